@@ -1,0 +1,145 @@
+"""All an agent author needs to know: what an agent is given, what it may ask for, what it answers.
+
+An agent is one file in this package with one subclass of `Agent`; the registry finds it. Agents are pure: they never
+see Redis, Postgres or a model SDK. What they need from the world they ask of `Context`, whose parts are implemented
+by the workers. Provider adapters implement `ChatModel`.
+"""
+
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, Protocol
+
+from shared.jobs import Usage
+
+Role = Literal["user", "assistant"]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message of a conversation, oldest first where there are several."""
+
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What a model is asked. `max_tokens` bounds the reply and is always sent to the provider."""
+
+    system: str
+    messages: tuple[Message, ...]
+    max_tokens: int
+    temperature: float | None = None
+
+
+Finish = Literal["stop", "length", "refusal", "content_filter"]
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """How a model call ended, with the provider's own account of it."""
+
+    text: str
+    finish: Finish
+    usage: Usage
+    provider: str
+    model: str
+    """The model the provider says it used; the ledger keeps both this and the one asked for."""
+    request_id: str | None = None
+    raw_usage: Mapping[str, Any] = field(default_factory=dict)
+    """The provider's usage object, unchanged, so that a row can be priced again later."""
+
+
+class ChatModel(Protocol):
+    """One provider. Implemented in `workers.models`."""
+
+    provider: str
+
+    def stream(
+        self, prompt: Prompt, *, model: str, timeout_s: float, user: str | None = None
+    ) -> AsyncGenerator[str | Completion, None]:
+        """Pieces of text as they come, then exactly one Completion.
+
+        `timeout_s` bounds the whole call. `user` is an opaque end-user id for the provider's abuse monitoring.
+        Raises UpstreamError (never an SDK's own class); a stream that ends without its terminal event raises
+        UpstreamUnavailable. Closing the generator (`contextlib.aclosing`) aborts the call at once.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """The user's message and where it came from."""
+
+    text: str
+    conversation_id: str
+    user_id: str | None
+    tenant: str
+    metadata: Mapping[str, Any]
+    attempt: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What the user is told. `incomplete` says why it is cut short, e.g. `max_output_tokens`."""
+
+    text: str
+    incomplete: str | None = None
+
+
+class Context(Protocol):
+    """What an agent may use while it answers one turn."""
+
+    @property
+    def history(self) -> tuple[Message, ...]:
+        """Recent messages of this conversation, oldest first, without the current one."""
+        ...
+
+    @property
+    def max_tokens(self) -> int:
+        """The bound of a reply where the agent sets none of its own."""
+        ...
+
+    async def complete(self, prompt: Prompt) -> Completion:
+        """Ask the model this agent's policy chooses. Streams to the caller, counts and books every call.
+
+        Raises UpstreamError when the provider fails and AgentError on a refusal; an agent lets both pass.
+        """
+        ...
+
+
+class Agent:
+    """Base of every agent. Class attributes are its settings; override `prompt` or `answer` for behaviour."""
+
+    id: ClassVar[str]
+    """Name in URLs and books: lower-case letters, digits, `-`."""
+    label: ClassVar[str]
+    description: ClassVar[str] = ""
+    system_prompt: ClassVar[str]
+    models: ClassVar[tuple[str, ...]] = ("openai:gpt-5.4-mini", "anthropic:claude-haiku-4-5")
+    """`provider:model`, best first; the first one whose provider has a key is used."""
+    memory: ClassVar[bool] = False
+    """Whether what was said is kept for later recall."""
+    history_messages: ClassVar[int] = 10
+    """Recent messages given to the model; 0 for a stateless agent."""
+    max_tokens: ClassVar[int | None] = None
+    """Bound of a reply; None takes the deployment's default."""
+    temperature: ClassVar[float | None] = None
+    timeout_s: ClassVar[float] = 120.0
+    """Bound of one attempt."""
+    queue: ClassVar[str] = "default"
+    """Queue its jobs wait in; give an agent its own to scale its workers alone."""
+
+    def prompt(self, turn: Turn, ctx: Context) -> Prompt:
+        """The question to the model: system prompt, recent messages, then the user's message."""
+        return Prompt(
+            system=self.system_prompt,
+            messages=(*ctx.history, Message("user", turn.text)),
+            max_tokens=self.max_tokens or ctx.max_tokens,
+            temperature=self.temperature,
+        )
+
+    async def answer(self, turn: Turn, ctx: Context) -> Reply:
+        """One model call with recent messages. Override for anything cleverer."""
+        completion = await ctx.complete(self.prompt(turn, ctx))
+        return Reply(completion.text, "max_output_tokens" if completion.finish == "length" else None)

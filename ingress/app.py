@@ -1,0 +1,113 @@
+"""The ingress as an ASGI application: routes, middleware, and what lives as long as the process.
+
+`create_app` is called once per process (`switchboard ingress`, and the tests). Start needs a Redis that answers;
+Postgres may come later. Everything opened here is closed here.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import structlog
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.routing import Route
+
+from agents import registry
+from ingress.archive import Archive
+from ingress.auth import ApiKeys
+from ingress.notices import Notices
+from ingress.pressure import Pressure
+from ingress.problems import EXCEPTION_HANDLERS
+from ingress.request_log import RequestLog
+from ingress.routes.agents import index, list_agents
+from ingress.routes.health import live, ready, stack
+from ingress.routes.jobs import Job, job_events
+from ingress.routes.messages import post_message
+from ingress.state import Ingress
+from ingress.tasks import stop
+from ingress.tokens import ReadTokens
+from shared import telemetry
+from shared.config import Settings
+from shared.redis import Commands, check_server, connect
+from shared.scripts import Intake
+
+log = structlog.get_logger(__name__)
+
+ROUTES = [
+    Route("/", index),
+    Route("/health/live", live),
+    Route("/health/ready", ready),
+    Route("/health/stack", stack),
+    Route("/v1/agents", list_agents),
+    Route("/v1/agents/{agent_id}/messages", post_message, methods=["POST"]),
+    Route("/v1/jobs/{job_id}", Job),
+    Route("/v1/jobs/{job_id}/events", job_events),
+]
+
+
+def create_app(settings: Settings) -> Starlette:
+    """The application; what it needs is opened when the server starts its lifespan."""
+    telemetry.configure(settings)
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        async with opened(settings) as ingress:
+            app.state.ingress = ingress
+            yield
+
+    app = Starlette(
+        routes=ROUTES,
+        middleware=[Middleware(RequestLog)],
+        exception_handlers=EXCEPTION_HANDLERS,
+        lifespan=lifespan,
+    )
+    app.router.redirect_slashes = False  # a redirected POST would lose its body with many clients
+    return app
+
+
+@asynccontextmanager
+async def opened(settings: Settings) -> AsyncIterator[Ingress]:
+    """Everything the routes share. Raises ConfigError when it cannot work, with one line saying why."""
+    agents = registry.load()
+    async with AsyncExitStack() as closing:
+        commands = Commands(connect(settings.redis_url))
+        closing.push_async_callback(commands.aclose)
+        for fault in await check_server(commands.redis, production=settings.environment == "production"):
+            log.warning("redis_unsafe", fault=fault)
+        archive = Archive(settings)
+        closing.push_async_callback(archive.aclose)
+        await archive.start()
+        api_keys = ApiKeys(commands, archive, ttl_s=settings.key_cache_ttl_s)
+        closing.push_async_callback(api_keys.aclose)
+        notices, pressure = Notices(commands.redis), Pressure(commands)
+        await closing.enter_async_context(_running([notices.run(), pressure.run()]))
+        yield Ingress(
+            settings=settings,
+            commands=commands,
+            intake=Intake(commands, settings),
+            archive=archive,
+            agents=agents,
+            api_keys=api_keys,
+            tokens=ReadTokens(settings),
+            notices=notices,
+            pressure=pressure,
+        )
+
+
+@asynccontextmanager
+async def _running(work: Iterable[Awaitable[Any]]) -> AsyncIterator[None]:
+    """Background work for as long as the block lasts. It ends by itself only through a fault of ours: said loudly."""
+    tasks = [asyncio.ensure_future(each) for each in work]
+    for task in tasks:
+        task.add_done_callback(_report_fault)
+    try:
+        yield
+    finally:
+        await stop(*tasks)
+
+
+def _report_fault(task: "asyncio.Future[Any]") -> None:
+    if not task.cancelled() and (error := task.exception()):
+        log.critical("background_task_died", exc_info=error)

@@ -1,0 +1,90 @@
+"""Postgres as ingress sees it: keys and finished jobs, for cold paths only.
+
+Messages are accepted without it. A server that is down at the start, or later, costs these look-ups a 503 until it is
+back; a role or schema that a person must mend stops the start.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import msgspec
+import structlog
+
+from ingress.auth import Principal
+from shared.config import Settings
+from shared.db import Pool, open_pool
+from shared.errors import ConfigError, Unavailable
+from shared.jobs import JobRecord
+from sql import queries
+
+log = structlog.get_logger(__name__)
+
+ANSWER_TIMEOUT_S = 3.0
+"""A server that hangs must not hold callers for longer."""
+REOPEN_AFTER_S = 0.5
+
+
+class Archive:
+    """Opens its pool when it is first needed and the server is there. Every look-up raises Unavailable."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._pool: Pool | None = None
+        self._opening = asyncio.Lock()
+        self._failed_s = float("-inf")
+
+    async def start(self) -> None:
+        """Try once; raises ConfigError only."""
+        try:
+            await self._opened()
+        except Unavailable as error:
+            log.warning("postgres_unavailable", error=str(error), consequence="unknown keys and old jobs get 503")
+
+    async def aclose(self) -> None:
+        if self._pool:
+            await self._pool.close()
+
+    async def api_key(self, sha256: str) -> Principal | None:
+        async with self._answering() as pool:
+            row = await pool.fetchrow(queries["resolve_api_key"], sha256)
+        return Principal(row["tenant_id"], list(row["scopes"])) if row else None
+
+    async def job(self, tenant: str, job_id: str) -> JobRecord | None:
+        """A job that has ended; its latest run."""
+        async with self._answering() as pool:
+            record = await pool.fetchval(queries["job_record"], tenant, job_id)
+        return msgspec.json.decode(record, type=JobRecord) if record else None
+
+    async def ping(self) -> None:
+        """Reachable, and migrated: a pool opens on nothing else."""
+        async with self._answering() as pool:
+            await pool.fetchval("SELECT 1")
+
+    @asynccontextmanager
+    async def _answering(self) -> AsyncIterator[Pool]:
+        try:
+            async with asyncio.timeout(ANSWER_TIMEOUT_S):
+                yield self._pool or await self._reopened()
+        except TimeoutError:
+            raise Unavailable("Postgres did not answer in time") from None
+
+    async def _reopened(self) -> Pool:
+        try:
+            return await self._opened()
+        except ConfigError as error:  # said at start when the server was there; now callers can only wait
+            log.exception("postgres_unusable")
+            raise Unavailable("Postgres cannot be used") from error
+
+    async def _opened(self) -> Pool:
+        """One attempt at a time, and after a failed one a pause that fails at once."""
+        async with self._opening:
+            if self._pool:
+                return self._pool
+            if time.monotonic() - self._failed_s < REOPEN_AFTER_S:
+                raise Unavailable("Postgres cannot be reached")
+            settings = self._settings
+            self._failed_s = time.monotonic()
+            self._pool = await open_pool(settings.database_url, settings.db_pool_size, environment=settings.environment)
+            return self._pool

@@ -1,0 +1,138 @@
+"""Who is calling: API keys and read tokens become a `Caller`.
+
+A key is known by its SHA-256 only. Look-ups go local cache → Redis → Postgres. What is guaranteed: a key that is
+revoked in Postgres is refused everywhere within `key_cache_ttl_s`, because no answer is used for longer after Postgres
+gave it. While Postgres is down keys it confirmed in the last day stay valid, unknown ones get 503. A key in use is
+confirmed ahead of time in the background, so its requests wait for nothing.
+"""
+
+import asyncio
+import hashlib
+import re
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Protocol
+
+import msgspec
+import structlog
+
+from ingress.tasks import stop
+from shared import keys
+from shared.errors import Unavailable
+from shared.redis import Commands
+
+log = structlog.get_logger(__name__)
+
+STALE_MS = 86_400_000
+"""How long a confirmed key may be used while Postgres cannot be asked; also its time to live in Redis."""
+MAX_CACHED_KEYS = 10_000
+_KEY = re.compile(r"[\x21-\x7e]{8,512}")
+
+
+class Principal(msgspec.Struct, frozen=True):
+    """What a key stands for; also its JSON in Redis."""
+
+    tenant: str
+    scopes: list[str]
+
+    def may(self, scope: str) -> bool:
+        return scope in self.scopes or "admin" in self.scopes
+
+
+class KeyArchive(Protocol):
+    """Where keys are kept for good."""
+
+    async def api_key(self, sha256: str) -> Principal | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """A request's tenant. `key_sha256` is empty when a read token was used."""
+
+    tenant: str
+    key_sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    principal: Principal | None
+    confirmed_s: float
+    """Monotonic time at which Postgres said so."""
+
+
+class ApiKeys:
+    """Resolves keys. Bounded: the least recently used are forgotten first."""
+
+    def __init__(self, commands: Commands, archive: KeyArchive, *, ttl_s: float) -> None:
+        self._commands = commands
+        self._archive = archive
+        self._ttl_s = ttl_s
+        self._known: OrderedDict[str, _Known] = OrderedDict()
+        self._lookups: dict[str, asyncio.Task[Principal | None]] = {}
+
+    async def resolve(self, key: str) -> tuple[str, Principal | None]:
+        """The key's SHA-256 and what it stands for; None when it is not valid. Raises Unavailable."""
+        sha256 = hashlib.sha256(key.encode("utf-8", "replace")).hexdigest()
+        if not _KEY.fullmatch(key):
+            return sha256, None
+        known = self._known.get(sha256)
+        age_s = time.monotonic() - known.confirmed_s if known else self._ttl_s
+        if known and age_s < self._ttl_s:
+            self._known.move_to_end(sha256)
+            if age_s > self._ttl_s / 2 and known.principal:
+                self._lookup(sha256)
+            return sha256, known.principal
+        return sha256, await asyncio.shield(self._lookup(sha256))
+
+    async def aclose(self) -> None:
+        await stop(*self._lookups.values())
+
+    def _lookup(self, sha256: str) -> "asyncio.Task[Principal | None]":
+        """One look-up in flight per key, whoever waits for it, and whether or not they stay."""
+        task = self._lookups.get(sha256)
+        if task is None:
+            task = self._lookups[sha256] = asyncio.create_task(self._confirm(sha256))
+            task.add_done_callback(lambda done: self._looked_up(sha256, done))
+        return task
+
+    def _looked_up(self, sha256: str, task: "asyncio.Task[Principal | None]") -> None:
+        del self._lookups[sha256]
+        if not task.cancelled() and (error := task.exception()):  # those who wait are told; a refresh has nobody
+            log.warning("api_key_not_confirmed", error=repr(error))
+
+    async def _confirm(self, sha256: str) -> Principal | None:
+        started_s = time.monotonic()
+        cached, age_s = await self._from_redis(sha256)
+        if cached and age_s < self._ttl_s / 2:
+            return self._remember(sha256, cached, started_s - age_s)
+        try:
+            principal = await self._archive.api_key(sha256)
+        except Unavailable:
+            if cached is None:
+                raise
+            log.warning("api_key_stale", age_s=round(age_s, 3))
+            return self._remember(sha256, cached, started_s)
+        if principal:
+            encoded = msgspec.json.encode(principal)
+            # The time the question took counts as age: the answer is no younger than its question.
+            spent_ms = int((time.monotonic() - started_s) * 1000)
+            await self._commands.run("SET", keys.api_key(sha256), encoded, "PX", max(1, STALE_MS - spent_ms))
+        elif cached:
+            await self._commands.run("DEL", keys.api_key(sha256))
+        return self._remember(sha256, principal, started_s)
+
+    async def _from_redis(self, sha256: str) -> tuple[Principal | None, float]:
+        """The shared answer and its age, told from what is left of its time to live: the server's clock, not ours."""
+        name = keys.api_key(sha256)
+        raw, left_ms = await asyncio.gather(self._commands.run("GET", name), self._commands.run("PTTL", name))
+        if raw is None or left_ms < 0:
+            return None, 0.0
+        return msgspec.json.decode(raw, type=Principal), (STALE_MS - left_ms) / 1000
+
+    def _remember(self, sha256: str, principal: Principal | None, confirmed_s: float) -> Principal | None:
+        self._known[sha256] = _Known(principal, confirmed_s)
+        self._known.move_to_end(sha256)
+        while len(self._known) > MAX_CACHED_KEYS:
+            self._known.popitem(last=False)
+        return principal

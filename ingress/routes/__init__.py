@@ -1,0 +1,1 @@
+"""One function per path: authenticate, parse, make one call, respond."""

@@ -1,0 +1,135 @@
+"""A job's events as server-sent events: what the capped stream holds, then what comes, until the job has ended.
+
+The stream in Redis is the truth, a notice only says that it grew. `id:` is the event's number, so a client that comes
+back with `Last-Event-ID` misses nothing that is still kept; `events.truncated` says when something is not. The last
+event is `job.<state>` with the whole job. A client that goes away costs nothing further and never touches the job.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+
+import msgspec
+from starlette.responses import StreamingResponse
+from starlette.types import Send
+
+from ingress.notices import Notices
+from shared import keys
+from shared.errors import InvalidRequest, Unavailable
+from shared.jobs import JobRecord
+from shared.redis import Commands
+from shared.wire import Event, EventType
+
+PAGE = 200
+"""Events per read, so that a long stream never stands in memory as a whole."""
+RETRY_S = 0.5
+"""Pause before the next try while Redis or Postgres cannot be reached; the stream stays open."""
+OPENED = b": connected\n\n"
+KEEPALIVE = b": keep-alive\n\n"
+ENDED_ID = "ended"
+"""Id of a last event whose number is not known any more, because only Postgres remembers the job."""
+_MAX_SEQ = 2**63 - 1
+
+
+class EventStream(StreamingResponse):
+    """Ends its source at once when the client goes, instead of when the garbage collector finds it."""
+
+    media_type = "text/event-stream"
+
+    async def stream_response(self, send: Send) -> None:
+        async with aclosing(self.body_iterator):  # type: ignore[type-var]  # ours is an async generator
+            await super().stream_response(send)
+
+
+def frame(kind: str, data: str, event_id: str | None = None) -> bytes:
+    """One event. `data` is JSON, which has no line breaks."""
+    head = f"id: {event_id}\n" if event_id is not None else ""
+    return f"{head}event: {kind}\ndata: {data}\n\n".encode()
+
+
+def last_seen(event_id: str | None) -> int:
+    """The number behind a `Last-Event-ID`; 0 without one. Raises InvalidRequest for what we never sent."""
+    if not event_id:
+        return 0
+    if event_id == ENDED_ID:
+        return _MAX_SEQ
+    if not (event_id.isascii() and event_id.isdecimal()) or int(event_id[:20]) > _MAX_SEQ:
+        raise InvalidRequest("Last-Event-ID must be the id of an event of this job.")
+    return int(event_id)
+
+
+class JobEvents:
+    """The events of one job after number `after`. `find` reads its record anew, from wherever it is kept by then."""
+
+    def __init__(
+        self, commands: Commands, record: JobRecord, find: Callable[[], Awaitable[JobRecord | None]], *, after: int
+    ) -> None:
+        self._commands = commands
+        self._record = record
+        self._find = find
+        self._last = after
+        self._complete = False
+
+    async def all_seen(self) -> bool:
+        """Whether the client has had the last event: then it asks only because EventSource always reconnects."""
+        if not self._record.state.ended or not self._last:
+            return False
+        newest = await self._commands.run("XREVRANGE", keys.events(self._record.id), "+", "-", "COUNT", 1)
+        return self._last == _MAX_SEQ or any(_event(*entry).seq <= self._last for entry in newest)
+
+    async def stream(self, notices: Notices, keepalive_s: float) -> AsyncIterator[bytes]:
+        """Frames to send, until the job has ended."""
+        yield OPENED  # a proxy, and EventSource.onopen, wait for the first byte
+        async with notices.watch(self._record.id) as watch:
+            recheck = False
+            while not self._complete:
+                try:
+                    frames, pause_s = await self._next(recheck=recheck), keepalive_s
+                except Unavailable:
+                    frames, pause_s = b"", min(RETRY_S, keepalive_s)
+                if frames:
+                    yield frames
+                elif not self._complete and (recheck := not await watch.wait(pause_s)):
+                    yield KEEPALIVE
+
+    async def _next(self, *, recheck: bool) -> bytes:
+        """What is new, possibly nothing. Raises Unavailable and has then skipped nothing."""
+        if recheck:  # a silent time: the record itself may be gone, or the stream's last event with it
+            await self._reread()
+        ended = self._record.state.ended
+        events = await self._page()
+        if ended and not events:
+            self._complete = True
+            return self._farewell(ENDED_ID)
+        if events and events[-1].type == EventType.ENDED and not ended:
+            await self._reread()
+        return b"".join([piece for event in events for piece in self._framed(event)])
+
+    def _framed(self, event: Event) -> list[bytes]:
+        frames, missing = [], event.seq - self._last - 1
+        if missing > 0:
+            frames.append(frame("events.truncated", f'{{"after":{self._last},"missing":{missing}}}'))
+        self._last = event.seq
+        if event.type == EventType.ENDED:
+            self._complete = True
+            frames.append(self._farewell(str(event.seq)))
+        else:
+            frames.append(frame(event.type, event.data, str(event.seq)))
+        return frames
+
+    def _farewell(self, event_id: str) -> bytes:
+        resource = msgspec.json.encode(self._record.resource()).decode()
+        return frame(f"job.{self._record.state}", resource, event_id)
+
+    async def _reread(self) -> None:
+        found = await self._find()
+        self._complete = found is None  # both stores lost it; the client will be told 404
+        self._record = found or self._record
+
+    async def _page(self) -> list[Event]:
+        name, start = keys.events(self._record.id), f"({self._last}-0"
+        entries = await self._commands.run("XRANGE", name, start, "+", "COUNT", PAGE)
+        return [_event(entry_id, fields) for entry_id, fields in entries]
+
+
+def _event(entry_id: bytes, fields: dict[bytes, bytes]) -> Event:
+    return Event(int(entry_id.partition(b"-")[0]), fields[b"t"].decode(), fields[b"d"].decode())

@@ -1,0 +1,97 @@
+"""The `switchboard` command: one subcommand per process of the Procfile, plus the tools of the people who run it.
+
+Every subcommand imports its part when it runs, so that `--help` is quick and a process loads only what it needs.
+What is wrong is said in one line on stderr: exit code 2 for settings, 1 for a part that cannot run.
+"""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from shared.config import Settings
+from shared.errors import ConfigError, SwitchboardError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    try:
+        app()
+    except ConfigError as error:
+        _fail(error, 2)
+    except (SwitchboardError, ConnectionError) as error:
+        _fail(error, 1)
+
+
+def _fail(error: Exception, code: int) -> None:
+    sys.stderr.write(f"switchboard: {error}\n")
+    sys.exit(code)
+
+
+@app.command()
+def dev(
+    port: Annotated[
+        int | None, typer.Option(help="Of the ingress; the console and the models take the next two.")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Worker processes.")] = 1,
+    data: Annotated[Path, typer.Option(help="Where the embedded servers keep their data.")] = Path(".dev"),
+) -> None:
+    """Run everything on this machine: Valkey, PostgreSQL, models, ingress and workers."""
+    from ops.dev import run  # noqa: PLC0415 - loaded by this command only
+
+    sys.exit(run(_settings(port=port), workers=workers, data=data))
+
+
+@app.command()
+def ingress(
+    host: Annotated[str | None, typer.Option(help="Default: SWITCHBOARD_HOST.")] = None,
+    port: Annotated[int | None, typer.Option(help="Default: PORT.")] = None,
+) -> None:
+    """Serve HTTP: take messages in, give replies out."""
+    from ingress.app import create_app  # noqa: PLC0415 - loaded by this command only
+    from ops.serve import serve  # noqa: PLC0415 - loaded by this command only
+
+    settings = _settings(host=host, port=port)
+    serve(create_app(settings), settings)
+
+
+@app.command()
+def worker(
+    queue: Annotated[str | None, typer.Option(help="The queue to serve. Default: SWITCHBOARD_QUEUE.")] = None,
+    concurrency: Annotated[int | None, typer.Option(min=1, help="Jobs in flight at once.")] = None,
+) -> None:
+    """Run chat jobs."""
+    from workers.main import run  # noqa: PLC0415 - loaded by this command only
+
+    sys.exit(run(_settings(queue=queue, worker_concurrency=concurrency)))
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the database's schema up to date."""
+    from ops.stack.schema import apply_migrations  # noqa: PLC0415 - loaded by this command only
+
+    settings = _settings()
+    for name in apply_migrations(settings.owner_database_url or settings.database_url) or ["nothing to do"]:
+        print(name)
+
+
+@app.command()
+def chat(
+    agent: Annotated[str, typer.Option(help="Which agent to talk to.")] = "support",
+    url: Annotated[str, typer.Option(help="Of the ingress.")] = "http://127.0.0.1:8000",
+    key: Annotated[str, typer.Option(help="API key.")] = "sk-switchboard-dev",
+    user: Annotated[str | None, typer.Option(help="Who is talking; agents with memory remember by it.")] = None,
+    conversation: Annotated[str | None, typer.Option(help="Go on with this conversation.")] = None,
+) -> None:
+    """Talk to an agent in this terminal (or through a pipe, a message a line)."""
+    from ops.chat import Chat, run  # noqa: PLC0415 - loaded by this command only
+
+    sys.exit(run(Chat(agent=agent, url=url, key=key, user=user, conversation=conversation)))
+
+
+def _settings(**options: Any) -> Settings:
+    return Settings.read({name: value for name, value in options.items() if value is not None})

@@ -1,0 +1,73 @@
+"""Serve an ASGI application with uvicorn: `switchboard ingress`.
+
+What is wrong at start (Redis away, a setting) leaves as the SwitchboardError it was, for the command line to say in one
+line; uvicorn would log its traceback. On SIGTERM open requests get a few seconds, then the lifespan closes.
+"""
+
+from starlette.applications import Starlette
+from starlette.types import Message, Receive, Scope, Send
+from uvicorn import Config, Server
+
+from shared.config import Settings
+from shared.errors import SwitchboardError
+
+GRACEFUL_STOP_S = 10
+"""How long open requests may go on after SIGTERM (streams reconnect with Last-Event-ID)."""
+KEEP_ALIVE_S = 75
+"""Longer than the 60 s of common load balancers, so that they never reuse a connection we are just closing."""
+
+
+def serve(app: Starlette, settings: Settings) -> None:
+    """Until a signal. Raises the SwitchboardError that kept the application from starting."""
+    watched = _Watched(app)
+    config = Config(
+        watched,
+        host=settings.host,
+        port=settings.port,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        proxy_headers=True,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=GRACEFUL_STOP_S,
+    )
+    try:
+        Server(config).run()
+    except SystemExit:  # uvicorn's way to say that the start failed
+        if watched.fault is None:
+            raise
+        raise watched.fault from None
+
+
+class _Watched:
+    """The application, its expected start-up fault kept instead of logged."""
+
+    def __init__(self, app: Starlette) -> None:
+        self._app = app
+        self.fault: SwitchboardError | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "lifespan":
+            await self._app(scope, receive, send)
+            return
+        held: list[Message] = []
+
+        async def hold_failure(message: Message) -> None:
+            if message["type"] == "lifespan.startup.failed":
+                held.append(message)
+            else:
+                await send(message)
+
+        try:
+            await self._app(scope, receive, hold_failure)
+        except SwitchboardError as error:
+            self.fault = error
+            held = [{**message, "message": ""} for message in held]
+            raise
+        finally:
+            for message in held:
+                await send(message)

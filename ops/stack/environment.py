@@ -1,0 +1,76 @@
+"""What the processes of a development stack are told: their ports, and their environment.
+
+The environment is the children's only configuration, as on any platform. What the user set wins where that makes sense.
+"""
+
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ops.stack.process import StackError
+from shared.config import Settings
+
+DEVELOPMENT_KEY = "sk-switchboard-dev"
+STANDIN_KEY = "sk-stand-in"
+DRAIN_S = 3.0
+"""A developer's Ctrl-C should not take as long as a deploy may."""
+
+
+@dataclass(frozen=True)
+class Ports:
+    """`switchboard dev --port N` takes N for the ingress; N + 1 is kept for the console, N + 2 for the stand-in."""
+
+    ingress: int
+
+    @property
+    def standin(self) -> int:
+        return self.ingress + 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backends:
+    """Where Redis and Postgres are, embedded or given."""
+
+    redis_url: str
+    database_url: str
+    owner_database_url: str
+
+
+def uses_standin(settings: Settings) -> bool:
+    return settings.openai_api_key is None and settings.anthropic_api_key is None
+
+
+def for_children(settings: Settings, ports: Ports, backends: Backends) -> Mapping[str, str]:
+    """The complete environment of a child process."""
+    environment = {
+        **os.environ,  # noqa: TID251 - handed on to the children as it is, not read
+        "PYTHONUNBUFFERED": "1",
+        "PORT": str(ports.ingress),
+        "REDIS_URL": backends.redis_url,
+        "DATABASE_URL": backends.database_url,
+        "SWITCHBOARD_OWNER_DATABASE_URL": backends.owner_database_url,
+    }
+    if uses_standin(settings):
+        standin = f"http://127.0.0.1:{ports.standin}"
+        environment |= {"OPENAI_API_KEY": STANDIN_KEY, "OPENAI_BASE_URL": f"{standin}/v1"}
+        environment |= {"ANTHROPIC_API_KEY": STANDIN_KEY, "ANTHROPIC_BASE_URL": standin}
+    if "log_format" not in settings.model_fields_set:
+        environment["SWITCHBOARD_LOG_FORMAT"] = "console"
+    if "drain_s" not in settings.model_fields_set:
+        environment["SWITCHBOARD_DRAIN_S"] = str(DRAIN_S)
+    return environment
+
+
+def check_ports(host: str, wanted: Mapping[str, int]) -> None:
+    """Raise StackError in one line when one of `wanted` (use → port) cannot be had."""
+    for use, port in wanted.items():
+        if port > 65535:
+            raise StackError(f"port {port} for the {use} does not exist: choose a lower --port")
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the servers do: TIME_WAIT is no obstacle
+            try:
+                probe.bind((host, port))
+            except OSError as error:
+                raise StackError(f"{host}:{port} for the {use} is not free ({error.strerror}): use --port") from None

@@ -1,0 +1,136 @@
+"""Every error Switchboard raises on purpose.
+
+SwitchboardError
+├── CallerError            the caller's fault: becomes problem+json, is never retried
+│   ├── InvalidRequest     400 not readable, 422 faults in the body (all of them at once)
+│   ├── Unauthorized       401
+│   ├── Forbidden          403
+│   ├── NotFound           404 unknown agent, unknown or foreign job
+│   ├── Conflict           409 / 422 idempotency key reused with another body, conversation of another user
+│   └── TooLarge           413
+├── UpstreamError          a model provider's fault: `retryable` decides
+│   ├── UpstreamUnavailable   5xx, overload, connection, timeout, a stream cut short, an unreadable answer: retry
+│   ├── UpstreamRateLimited   429: retry after `retry_after_s`
+│   └── UpstreamRejected      our request or our account was refused: final
+├── AgentError             an agent's or a model's answer cannot be used (refusal, content filter): final
+├── Unavailable            Redis or Postgres cannot be reached: 503, retry
+├── QueueFull              admission is closed for now: 503, retry
+├── LeaseLost              this attempt no longer owns its job: stop, change nothing
+└── ConfigError            a setting is missing or wrong: said at start, all faults at once
+
+Three translators only: SDK → ours (workers.models), ours → job state (workers.turn), ours → problem+json
+(ingress.problems).
+"""
+
+from typing import ClassVar
+
+
+class SwitchboardError(Exception):
+    """Root. `code` is stable and goes on the wire; the message is one sentence for a person."""
+
+    code: ClassVar[str] = "error"
+    retryable: ClassVar[bool] = False
+
+
+class CallerError(SwitchboardError):
+    code = "caller_error"
+    status: int = 400
+
+
+class InvalidRequest(CallerError):
+    """A request that cannot be read (400) or whose body has faults (422)."""
+
+    code = "invalid_request"
+
+    def __init__(self, message: str, *, faults: list[dict[str, str]] | None = None, status: int | None = None) -> None:
+        super().__init__(message)
+        self.faults = faults or []
+        """`[{"field": "user_id", "message": "…"}, …]`: every fault of the body."""
+        self.status = status if status is not None else (422 if faults else 400)
+
+
+class Unauthorized(CallerError):
+    code, status = "unauthorized", 401
+
+
+class Forbidden(CallerError):
+    code, status = "forbidden", 403
+
+
+class NotFound(CallerError):
+    code, status = "not_found", 404
+
+
+class Conflict(CallerError):
+    """`code` says which: `idempotency_mismatch` or `conversation_owner` (both 422), or a plain 409."""
+
+    def __init__(self, message: str, *, code: str = "conflict", status: int = 409) -> None:
+        super().__init__(message)
+        self.code = code  # type: ignore[misc]  # an instance may be more precise than its class
+        self.status = status
+
+
+class TooLarge(CallerError):
+    code, status = "too_large", 413
+
+
+class UpstreamError(SwitchboardError):
+    """`provider` is `openai` or `anthropic`; `status` the HTTP status when there was one."""
+
+    code = "upstream_error"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        provider: str = "",
+        status: int | None = None,
+        retry_after_s: float | None = None,
+        billed: bool | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.provider = provider
+        self.status = status
+        self.retry_after_s = retry_after_s
+        self.billed = status is None if billed is None else billed
+        """Whether the provider may have worked on the request: no, once it answered with an error status."""
+
+
+class UpstreamUnavailable(UpstreamError):
+    code, retryable = "upstream_unavailable", True
+
+
+class UpstreamRateLimited(UpstreamError):
+    code, retryable = "upstream_rate_limited", True
+
+
+class UpstreamRejected(UpstreamError):
+    code = "upstream_rejected"
+
+
+class AgentError(SwitchboardError):
+    """`code` says which: `refused`, `content_filter`, `empty_reply`, `price_unknown`, `agent_failed`."""
+
+    def __init__(self, message: str, *, code: str = "agent_failed") -> None:
+        super().__init__(message)
+        self.code = code  # type: ignore[misc]  # an instance may be more precise than its class
+
+
+class Unavailable(SwitchboardError):
+    code, retryable = "unavailable", True
+
+    def __init__(self, message: str, *, retry_after_s: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class QueueFull(Unavailable):
+    code = "queue_full"
+
+
+class LeaseLost(SwitchboardError):
+    code = "lease_lost"
+
+
+class ConfigError(SwitchboardError):
+    code = "config_error"

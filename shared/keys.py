@@ -1,0 +1,74 @@
+"""Every Redis key, built in one file. The Lua side builds the same ones in `lua/_prelude.lua`; a test compares them.
+
+`arq:*` keys are arq's own, with arq's meaning. `<queue>:*` belong to one queue, `sb:*` to the deployment.
+
+    <queue>                  zset    id → due, Unix ms; a running job stands here with its score negated
+    <queue>:delayed          zset    id → due ms of a retry; its original score is in the job record
+    <queue>:expiry           zset    id → ms at which a never-started job expires (followers included)
+    <queue>:leases           zset    worker incarnation → lease deadline ms
+    <queue>:held:<worker>    hash    id → attempt this incarnation runs; the fence of every write a worker makes
+    <queue>:cancel:<worker>  set     ids this incarnation should cancel
+    <queue>:wake             list    wake tokens, capped
+    sb:job:<id>              hash    the job record (shared.jobs.JobRecord)
+    sb:conv:<tenant>:<conv>  list    unfinished jobs of a conversation, in order; only the head is eligible
+    sb:owner:<tenant>:<conv> string  the one user of a conversation
+    sb:events:<id>           stream  events of a job, capped; entry id `<seq>-0`
+    sb:calls:<id>            hash    call id → ledger row (JSON) of calls whose rows Postgres does not have yet
+    sb:idem:<tenant>:<hash>  string  `<job id> <fingerprint>`
+    sb:apikey:<sha256>       string  JSON of the key's tenant and scopes
+    sb:ended                 stream  ends of jobs that never started, with payload, until Postgres has them
+    sb:deployment            string  id of the deployment this database belongs to
+    sb:probe                 string  written by readiness probes, expires by itself
+"""
+
+DEFAULT_QUEUE = "arq:queue"
+ENDED = "sb:ended"
+DEPLOYMENT = "sb:deployment"
+PROBE = "sb:probe"
+
+
+def queue(name: str) -> str:
+    """Key of a queue; `default` is arq's own default queue."""
+    return DEFAULT_QUEUE if name == "default" else f"{DEFAULT_QUEUE}:{name}"
+
+
+def leases(name: str) -> str:
+    """Key of a queue's worker leases, by the queue's name."""
+    return f"{queue(name)}:leases"
+
+
+def arq_job(job_id: str) -> str:
+    return f"arq:job:{job_id}"
+
+
+def job(job_id: str) -> str:
+    return f"sb:job:{job_id}"
+
+
+def events(job_id: str) -> str:
+    return f"sb:events:{job_id}"
+
+
+def calls(job_id: str) -> str:
+    return f"sb:calls:{job_id}"
+
+
+def conversation(tenant: str, conversation_id: str) -> str:
+    return f"sb:conv:{tenant}:{conversation_id}"
+
+
+def owner(tenant: str, conversation_id: str) -> str:
+    return f"sb:owner:{tenant}:{conversation_id}"
+
+
+def idempotency(tenant: str, digest: str) -> str:
+    return f"sb:idem:{tenant}:{digest}"
+
+
+def api_key(sha256: str) -> str:
+    return f"sb:apikey:{sha256}"
+
+
+def notify_channel(job_id: str) -> str:
+    """Pub/sub channel of a job. Message `e`: new events; `t`: the job reached a terminal state."""
+    return f"sb:notify:{job_id}"

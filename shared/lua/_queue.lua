@@ -1,0 +1,99 @@
+-- Taking jobs: what claim does by itself and finish does in the same call.
+
+-- Jobs of workers whose lease is over go back to their original place. The attempt they made stays counted.
+local function reap(queue, now_ms)
+  local moved = 0
+  for _, worker in ipairs(redis.call('ZRANGEBYSCORE', queue .. ':leases', '-inf', now_ms, 'LIMIT', 0, 10)) do
+    local held = queue .. ':held:' .. worker
+    for _, id in ipairs(redis.call('HRANDFIELD', held, BATCH)) do
+      local score = redis.call('ZSCORE', queue, id)
+      if score and string.sub(score, 1, 1) == '-' then redis.call('ZADD', queue, string.sub(score, 2), id) end
+      redis.call('DEL', 'arq:in-progress:' .. id)
+      redis.call('HDEL', held, id)
+      if redis.call('EXISTS', 'sb:job:' .. id) == 1 then redis.call('HSET', 'sb:job:' .. id, 'state', 'retrying') end
+      moved = moved + 1
+    end
+    if redis.call('EXISTS', held) == 0 then
+      redis.call('ZREM', queue .. ':leases', worker)
+      redis.call('DEL', queue .. ':cancel:' .. worker)
+    end
+    if moved >= BATCH then break end
+  end
+  return moved
+end
+
+-- Retries whose wait is over return to the place their message was accepted at.
+local function promote(queue, now_ms)
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', queue .. ':delayed', '-inf', now_ms, 'LIMIT', 0, BATCH)) do
+    redis.call('ZREM', queue .. ':delayed', id)
+    local score = redis.call('HGET', 'sb:job:' .. id, 'score')
+    if score then redis.call('ZADD', queue, 'XX', score, id) end
+  end
+end
+
+local function expire(queue, now_ms, now_us, max_events, result_ttl_s)
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', queue .. ':expiry', '-inf', now_ms, 'LIMIT', 0, BATCH)) do
+    end_unstarted(id, 'expired', 'expired', 'not started within its time to live', now_us, max_events, result_ttl_s)
+  end
+end
+
+-- Marks one job of ours as running: counts the attempt, fences it to (worker, attempt), tells its readers.
+local function start(queue, worker, id, score, now_us, max_events)
+  local attempt = redis.call('INCR', 'arq:retry:' .. id)
+  redis.call('EXPIRE', 'arq:retry:' .. id, 88400)
+  redis.call('ZADD', queue, '-' .. score, id)
+  redis.call('HSET', queue .. ':held:' .. worker, id, attempt)
+  local record = 'sb:job:' .. id
+  local v = redis.call('HMGET', record, 'created_us', 'run', 'started_us', 'cancel', 'user', 'errors')
+  local open_calls = {}
+  if v[1] then
+    redis.call('ZREM', queue .. ':expiry', id)
+    redis.call('HSET', record, 'state', 'running', 'attempts', attempt, 'worker', worker, 'started_us', v[3] or now_us)
+    if attempt > 1 then
+      append_event(id, 'attempt.reset', '{"attempt":' .. attempt .. '}', max_events)
+      open_calls = redis.call('HGETALL', 'sb:calls:' .. id)
+    end
+    append_event(id, 'job.started', '{"attempt":' .. attempt .. '}', max_events)
+    redis.call('PUBLISH', 'sb:notify:' .. id, 'e')
+  end
+  local payload = redis.call('GET', 'arq:job:' .. id)
+  return { id, score, attempt, payload, v[1], v[2], v[3] or now_us, v[4], v[5], v[6],
+    open_calls }
+end
+
+-- Up to `n` due jobs for `worker`, after the housekeeping that may make some due.
+-- Returns {ms until the next thing is due (-1: nothing known), ends waiting for Postgres (0 | 1), job...} where a job is
+-- {id, score, attempt, payload, created_us, run, first started_us, cancel flag, user, errors of earlier attempts (JSON), open calls}
+local function claim(queue, worker, n, in_progress_ms, max_events, result_ttl_s)
+  local now_ms, now_us = clock()
+  local reaped = reap(queue, now_ms)
+  promote(queue, now_ms)
+  expire(queue, now_ms, now_us, max_events, result_ttl_s)
+
+  local jobs, skipped = {}, 0
+  while #jobs < n and skipped < 1000 do
+    local due = redis.call('ZRANGEBYSCORE', queue, '(0', now_ms, 'WITHSCORES', 'LIMIT', skipped, n - #jobs)
+    if #due == 0 then break end
+    for i = 1, #due, 2 do
+      local id = due[i]
+      if redis.call('SET', 'arq:in-progress:' .. id, worker, 'PX', in_progress_ms, 'NX') then
+        jobs[#jobs + 1] = start(queue, worker, id, due[i + 1], now_us, max_events)
+      else
+        skipped = skipped + 1 -- a stock arq worker runs it
+      end
+    end
+  end
+
+  local next_ms = -1
+  local function earliest(score) -- of the next thing to happen
+    if score and (next_ms < 0 or score - now_ms < next_ms) then next_ms = math.max(0, score - now_ms) end
+  end
+  if #jobs == n or reaped >= BATCH then
+    next_ms = 0
+  else
+    earliest(redis.call('ZRANGEBYSCORE', queue, '(' .. int(now_ms), '+inf', 'WITHSCORES', 'LIMIT', 0, 1)[2])
+    earliest(redis.call('ZRANGE', queue .. ':expiry', 0, 0, 'WITHSCORES')[2])
+    earliest(redis.call('ZRANGE', queue .. ':leases', 0, 0, 'WITHSCORES')[2])
+  end
+  return { next_ms, redis.call('XLEN', 'sb:ended') > 0 and 1 or 0, unpack(jobs) }
+end

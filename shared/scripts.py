@@ -1,0 +1,149 @@
+"""The Lua scripts, and typed stubs for those that ingress and operators call.
+
+A script is called by its SHA1; a server that does not know it (restart, flush, failover) gets the source once. Every
+script starts with `#!lua` flags, followed by `_prelude.lua` and, for those that take jobs, `_queue.lua`.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any, Literal
+
+import msgspec
+from redis.exceptions import NoScriptError
+
+from shared import keys
+from shared.config import Settings
+from shared.jobs import JobRecord, from_hash
+from shared.redis import Argument, Commands
+from shared.wire import TurnPayload, encode_turn
+
+_TAKES_JOBS = frozenset({"claim", "finish", "reap"})
+
+
+class Script:
+    """One script: `await script(commands, keys, argv)`."""
+
+    def __init__(self, name: str) -> None:
+        folder = files("shared") / "lua"
+        flags, _, body = (folder / f"{name}.lua").read_text().partition("\n")
+        parts = [flags, (folder / "_prelude.lua").read_text()]
+        if name in _TAKES_JOBS:
+            parts.append((folder / "_queue.lua").read_text())
+        self.name = name
+        self.source = "\n".join([*parts, body])
+        self.sha = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
+
+    async def __call__(self, commands: Commands, keys: Sequence[str], argv: Sequence[Argument]) -> Any:
+        try:
+            return await commands.run("EVALSHA", self.sha, len(keys), *keys, *argv)
+        except NoScriptError:
+            return await commands.run("EVAL", self.source, len(keys), *keys, *argv)
+
+
+_admit, _cancel, _read = Script("admit"), Script("cancel"), Script("read")
+
+
+@dataclass(frozen=True, slots=True)
+class Idempotency:
+    """How a repeated request is recognised.
+
+    `key`: the caller sent an Idempotency-Key. `sdk-first`: an SDK's first try, remembered for its own retries.
+    `sdk-retry`: such a retry. `none`: every request is a new job.
+    """
+
+    mode: Literal["none", "key", "sdk-first", "sdk-retry"] = "none"
+    digest: str = ""
+    """Identifies the key, within its tenant and route."""
+    fingerprint: str = "-"
+    """Identifies the body; another one under the same key is refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """What `admit` decided.
+
+    `accepted`: queued, `position` 0 is the head of its conversation. `replayed`: `job_id` was accepted before.
+    `mismatch`: the key was used with another body. `owner`: the conversation is another user's. `full`: try later.
+    """
+
+    outcome: Literal["accepted", "replayed", "mismatch", "owner", "full"]
+    job_id: str
+    position: int
+    created_us: int
+    user_id: str | None
+
+
+CancelOutcome = Literal["unknown", "ended", "cancelled", "requested"]
+
+
+class Intake:
+    """What ingress asks of Redis: accept a job, look at one, cancel one. One round trip each."""
+
+    def __init__(self, commands: Commands, settings: Settings) -> None:
+        self._commands = commands
+        self._settings = settings
+
+    async def admit(
+        self, payload: TurnPayload, *, ttl_s: int, enqueued_ms: int, idempotency: Idempotency | None = None
+    ) -> Admission:
+        """Accept one message. Repeating the call with the same `payload.job_id` is safe. Raises Unavailable."""
+        settings, repeat = self._settings, idempotency or Idempotency()
+        idem_ttl_s = settings.idempotency_ttl_s if repeat.mode == "key" else settings.sdk_retry_ttl_s
+        names = [
+            keys.queue(payload.queue),
+            keys.job(payload.job_id),
+            keys.arq_job(payload.job_id),
+            keys.conversation(payload.tenant, payload.conversation_id),
+            keys.owner(payload.tenant, payload.conversation_id),
+            keys.idempotency(payload.tenant, repeat.digest),
+        ]
+        argv: list[Argument] = [
+            payload.job_id,
+            encode_turn(payload, enqueued_ms=enqueued_ms),
+            ttl_s * 1000,
+            settings.max_queue_depth,
+            payload.user_id or "",
+            OWNER_TTL_S,
+            repeat.mode,
+            idem_ttl_s * 1000,
+            repeat.fingerprint,
+            *_record_fields(payload),
+        ]
+        outcome, job_id, position, created_us, user = await _admit(self._commands, names, argv)
+        return Admission(
+            outcome.decode(), job_id.decode(), position, int(created_us or 0), user.decode() if user else None
+        )
+
+    async def read(self, job_id: str) -> JobRecord | None:
+        """The job as Redis knows it; None once forgotten (ask Postgres then) or never known. Raises Unavailable."""
+        flat, position = await _read(self._commands, [keys.job(job_id)], [job_id])
+        return from_hash(job_id, dict(zip(flat[::2], flat[1::2], strict=True)), position) if flat else None
+
+    async def cancel(self, tenant: str, job_id: str) -> CancelOutcome:
+        """`cancelled`: it never started and is over. `requested`: its worker will end it. Raises Unavailable."""
+        settings = self._settings
+        argv: list[Argument] = [job_id, tenant, settings.max_events, settings.result_ttl_s]
+        outcome: CancelOutcome = (await _cancel(self._commands, [keys.job(job_id)], argv)).decode()
+        return outcome
+
+
+OWNER_TTL_S = 30 * 86_400
+"""How long Redis remembers whose a conversation is after its last message; Postgres knows it for good."""
+
+
+def _record_fields(payload: TurnPayload) -> list[Argument]:
+    fields: list[Argument] = [
+        "tenant",
+        payload.tenant,
+        "agent",
+        payload.agent,
+        "conv",
+        payload.conversation_id,
+        "run",
+        1,
+    ]
+    if payload.metadata:
+        fields += ["metadata", msgspec.json.encode(payload.metadata)]
+    return fields

@@ -1,0 +1,84 @@
+"""What crosses Redis between ingress and workers: the payload of a turn, and the events of a job.
+
+Both are JSON. The payload is arq's own job dictionary (`t` try, `f` function, `a` args, `k` kwargs, `et` enqueue ms),
+so that a stock arq client reads it; the turn is its one keyword argument.
+"""
+
+from enum import StrEnum
+from typing import Any, Literal
+
+import msgspec
+
+TURN_FUNCTION = "turn"
+"""Name of the arq function that runs a chat turn."""
+
+
+class TurnPayload(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One user message on its way to an agent. Ids and texts are as the caller gave them, already validated."""
+
+    job_id: str
+    tenant: str
+    agent: str
+    conversation_id: str
+    message: str
+    user_id: str | None = None
+    queue: str = "default"
+    metadata: dict[str, Any] = {}  # msgspec copies an empty default
+    callback_url: str | None = None
+    domain: str | None = None
+    feature: str | None = None
+    trace: dict[str, str] = {}
+    """W3C trace context headers of the request, for telemetry."""
+
+
+class _Kwargs(msgspec.Struct, frozen=True):
+    payload: TurnPayload
+
+
+class _ArqJob(msgspec.Struct, frozen=True):
+    k: _Kwargs
+    f: str = TURN_FUNCTION
+    a: tuple[()] = ()
+    t: int | None = None
+    et: int = 0
+
+
+_encoder = msgspec.json.Encoder()
+_arq_job_decoder = msgspec.json.Decoder(_ArqJob)
+
+
+def encode_turn(payload: TurnPayload, *, enqueued_ms: int) -> bytes:
+    """The value of `arq:job:<id>` for a turn. `enqueued_ms` is Unix ms; only arq's own logs look at it."""
+    return _encoder.encode(_ArqJob(k=_Kwargs(payload), et=enqueued_ms))
+
+
+def decode_turn(raw: bytes) -> TurnPayload:
+    """Inverse of `encode_turn`. Raises msgspec.MsgspecError (a ValueError) when it cannot be read."""
+    return _arq_job_decoder.decode(raw).k.payload
+
+
+class EventType(StrEnum):
+    """Server-sent events of a job, in the order they can come."""
+
+    STARTED = "job.started"
+    """An attempt began: `{"attempt": 1}`."""
+    DELTA = "message.delta"
+    """More of the reply: `{"delta": "…"}`."""
+    RESET = "attempt.reset"
+    """Text shown so far is void, another attempt follows: `{"attempt": 2}`."""
+    RETRYING = "job.retrying"
+    """The attempt failed and will be repeated: `{"retry_in_ms": …, "error": {…}}`."""
+    ENDED = "job.ended"
+    """The job reached a terminal state; on the wire it is `job.<state>` and carries the job resource."""
+
+
+class Event(msgspec.Struct, frozen=True):
+    """One entry of a job's event stream. `data` is a JSON object as text."""
+
+    seq: int
+    type: str
+    data: str
+
+
+Notice = Literal["e", "t"]
+"""Pub/sub message on a job's channel: new events, or terminal state."""

@@ -1,0 +1,19 @@
+-- name: turn_context
+-- What a worker must know before a turn: $1 tenant, $2 job, $3 run, $4 conversation, $5 messages of history.
+SELECT ended, conversation_user, history, settings, tenant_known FROM turn_context($1, $2, $3, $4, $5)
+
+-- name: commit_turn
+-- A turn's whole outcome in one transaction: $1 tenant, $2 turn (JSON). The winner's record comes back.
+SELECT won, record FROM commit_turn($1, $2)
+
+-- name: end_job
+-- The same for a run that did not succeed: $1 tenant, $2 end (JSON).
+SELECT won, record FROM end_job($1, $2)
+
+-- name: end_attempt
+-- Ledger rows of an attempt that did not end its job: $1 tenant, $2 calls (JSON array). How many were new.
+SELECT end_attempt($1, $2) AS added
+
+-- name: job_record
+-- An ended job's record (JSON) or NULL: $1 tenant, $2 job.
+SELECT job_record($1, $2) AS record

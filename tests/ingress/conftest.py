@@ -1,0 +1,68 @@
+"""The ingress on the run's Valkey and PostgreSQL, and clients of two tenants."""
+
+from collections.abc import AsyncIterator
+
+import asyncpg
+import httpx
+import pytest
+from redis.asyncio import Redis
+
+from shared.config import Settings
+from shared.redis import Commands
+from sql import queries
+from tests.conftest import Database
+from tests.ingress.harness import KEYS, Running, Served, Worker, served, settings_for, sha256, started
+
+
+@pytest.fixture
+async def with_keys(database: Database) -> Database:
+    """A migrated database that knows `KEYS`."""
+    owner = await asyncpg.connect(database.owner)
+    for key, (tenant, scopes) in KEYS.items():
+        await owner.execute(queries["upsert_tenant_key"], tenant, tenant, sha256(key), scopes, "test")
+    await owner.close()
+    return database
+
+
+@pytest.fixture
+def settings(redis_url: str, with_keys: Database) -> Settings:
+    return settings_for(redis_url, with_keys.app)
+
+
+@pytest.fixture
+async def running(settings: Settings) -> AsyncIterator[Running]:
+    async with started(settings) as application:
+        yield application
+
+
+@pytest.fixture
+async def client(running: Running) -> AsyncIterator[httpx.AsyncClient]:
+    """As tenant `a`."""
+    async with running.client() as made:
+        yield made
+
+
+@pytest.fixture
+async def stranger(running: Running) -> AsyncIterator[httpx.AsyncClient]:
+    """As tenant `b`."""
+    async with running.client("sk-tenant-b") as made:
+        yield made
+
+
+@pytest.fixture
+async def anonymous(running: Running) -> AsyncIterator[httpx.AsyncClient]:
+    async with running.client(None) as made:
+        yield made
+
+
+@pytest.fixture
+async def worker(redis_url: str) -> AsyncIterator[Worker]:
+    commands = Commands(Redis.from_url(redis_url))
+    yield Worker(commands)
+    await commands.aclose()
+
+
+@pytest.fixture
+async def server(settings: Settings) -> AsyncIterator[Served]:
+    async with served(settings) as made:
+        yield made

@@ -1,0 +1,186 @@
+"""Who may call: keys, scopes, how fast a revocation holds, and how rarely anybody is asked."""
+
+import asyncio
+import time
+
+import asyncpg
+import httpx
+import pytest
+from redis.asyncio import Redis
+
+from ingress.auth import ApiKeys, Principal
+from shared import keys
+from shared.errors import Unavailable
+from shared.redis import Commands
+from tests.conftest import Database, Eventually
+from tests.ingress.harness import MESSAGES, Running, sha256
+
+ROUTES = [
+    ("GET", "/v1/agents"),
+    ("POST", MESSAGES),
+    ("GET", "/v1/jobs/x"),
+    ("DELETE", "/v1/jobs/x"),
+    ("GET", "/v1/jobs/x/events"),
+]
+
+
+class Archive:
+    """Answers as told, and counts how often it is asked."""
+
+    def __init__(self, *tenants: str) -> None:
+        self.known = {sha256(f"key-of-{tenant}"): Principal(tenant, ["chat"]) for tenant in tenants}
+        self.asked = 0
+        self.down = False
+
+    async def api_key(self, sha256: str) -> Principal | None:
+        self.asked += 1
+        await asyncio.sleep(0)
+        if self.down:
+            raise Unavailable("down")
+        return self.known.get(sha256)
+
+
+@pytest.mark.parametrize(("method", "path"), ROUTES)
+@pytest.mark.parametrize(
+    "authorization",
+    [None, "Bearer", "Bearer ", "Basic sk-tenant-a", "Bearer sk-nobody-has-this", "Bearer sk tenant a", "Bearer é"],
+)
+async def test_without_a_valid_key_every_route_is_401(
+    anonymous: httpx.AsyncClient, redis: Redis, method: str, path: str, authorization: str | None
+) -> None:
+    headers = [] if authorization is None else [(b"authorization", authorization.encode())]
+    response = await anonymous.request(method, path, headers=headers, content=b'{"message": "x"}')
+    assert (response.status_code, response.json()["type"]) == (401, "/problems/unauthorized")
+    assert response.headers["www-authenticate"].startswith("Bearer")
+    assert await redis.keys("arq:*") == []
+
+
+@pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
+async def test_the_scheme_is_read_in_any_case(anonymous: httpx.AsyncClient, scheme: str) -> None:
+    response = await anonymous.get("/v1/agents", headers={"authorization": f"{scheme} sk-tenant-a"})
+    assert response.status_code == 200
+
+
+async def test_admin_may_do_what_chat_may(running: Running) -> None:
+    async with running.client("sk-admin-of-a") as admin:
+        assert (await admin.post(MESSAGES, json={"message": "x"})).status_code == 202
+
+
+async def test_a_key_without_the_scope_is_403(running: Running, redis: Redis, client: httpx.AsyncClient) -> None:
+    principal = b'{"tenant": "a", "scopes": ["read-only"]}'
+    await redis.set(keys.api_key(sha256("sk-of-a-later-scope")), principal, px=86_400_000)
+    async with running.client("sk-of-a-later-scope") as limited:
+        response = await limited.get("/v1/agents")
+    assert (response.status_code, response.json()["type"]) == (403, "/problems/forbidden")
+
+
+async def test_a_revoked_key_is_refused_within_the_promised_time(
+    running: Running, client: httpx.AsyncClient, with_keys: Database, eventually: Eventually
+) -> None:
+    assert (await client.get("/v1/agents")).status_code == 200
+    owner = await asyncpg.connect(with_keys.ops)
+    await owner.execute("UPDATE api_keys SET revoked_at = now() WHERE key_sha256 = $1", sha256("sk-tenant-a"))
+    await owner.close()
+    revoked_s = time.monotonic()
+
+    async def refused() -> bool:
+        return (await client.get("/v1/agents")).status_code == 401
+
+    await eventually(refused)
+    assert time.monotonic() - revoked_s < running.settings.key_cache_ttl_s + 0.2
+
+
+async def test_a_key_in_use_never_waits_and_is_confirmed_in_the_background(
+    redis_url: str, eventually: Eventually
+) -> None:
+    async with api_keys(redis_url, Archive("a"), ttl_s=0.4) as (known, archive):
+        await known.resolve("key-of-a")
+        assert archive.asked == 1
+        archive.known.clear()
+
+        async def refused() -> bool:
+            return (await known.resolve("key-of-a"))[1] is None
+
+        await eventually(refused)
+        assert archive.asked == 2  # the refresh that half the time to live started, and no other
+
+
+async def test_many_requests_with_a_new_key_ask_once(redis_url: str) -> None:
+    async with api_keys(redis_url, Archive("a")) as (known, archive):
+        found = await asyncio.gather(*(known.resolve("key-of-a") for _ in range(50)))
+        assert {principal.tenant for _, principal in found if principal} == {"a"}
+        assert archive.asked == 1
+
+
+async def test_a_wrong_key_is_remembered_too(redis_url: str, redis: Redis) -> None:
+    async with api_keys(redis_url, Archive("a")) as (known, archive):
+        for _ in range(5):
+            assert (await known.resolve("key-of-nobody"))[1] is None
+        assert archive.asked == 1
+        assert await redis.keys("sb:apikey:*") == []  # strangers cannot fill Redis
+
+
+async def test_processes_share_one_answer(redis_url: str) -> None:
+    async with api_keys(redis_url, Archive("a")) as (one, first), api_keys(redis_url, Archive("a")) as (two, second):
+        await one.resolve("key-of-a")
+        assert (await two.resolve("key-of-a"))[1] == Principal("a", ["chat"])
+        assert (first.asked, second.asked) == (1, 0)
+
+
+async def test_an_answer_does_not_get_younger_by_being_shared(redis_url: str, redis: Redis) -> None:
+    """A process that adopts an answer from Redis must not use it for a whole time to live again."""
+    async with api_keys(redis_url, Archive("a"), ttl_s=10) as (known, archive):
+        encoded = b'{"tenant": "a", "scopes": ["chat"]}'
+        await redis.set(keys.api_key(sha256("key-of-a")), encoded, px=86_400_000 - 6_000)
+        await known.resolve("key-of-a")
+        assert archive.asked == 1  # six of ten seconds old: asked again rather than adopted
+
+
+async def test_an_adopted_answer_is_used_for_the_rest_of_its_time_only(
+    redis_url: str, redis: Redis, eventually: Eventually
+) -> None:
+    async with api_keys(redis_url, Archive("a"), ttl_s=4) as (known, archive):
+        encoded = b'{"tenant": "a", "scopes": ["chat"]}'
+        await redis.set(keys.api_key(sha256("key-of-a")), encoded, px=86_400_000 - 1_800)
+        await known.resolve("key-of-a")
+        assert archive.asked == 0
+        archive.known.clear()
+
+        async def refused() -> bool:
+            return (await known.resolve("key-of-a"))[1] is None
+
+        await eventually(refused, timeout_s=1)  # at half of four seconds, of which 1.8 had gone
+
+
+async def test_known_keys_work_while_postgres_is_down_and_unknown_ones_do_not(redis_url: str, redis: Redis) -> None:
+    async with api_keys(redis_url, Archive("a"), ttl_s=0.01) as (known, archive):
+        await known.resolve("key-of-a")
+        archive.down = True
+        assert (await known.resolve("key-of-a"))[1] == Principal("a", ["chat"])
+        with pytest.raises(Unavailable):
+            await known.resolve("key-of-b")
+
+
+async def test_the_cache_is_bounded(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ingress.auth.MAX_CACHED_KEYS", 3)
+    async with api_keys(redis_url, Archive("a"), ttl_s=60) as (known, archive):
+        for n in range(5):
+            await known.resolve(f"key-number-{n}")
+        await known.resolve("key-number-4")
+        assert archive.asked == 5
+        await known.resolve("key-number-0")
+        assert archive.asked == 6
+
+
+class api_keys:  # noqa: N801 - reads as a function
+    def __init__(self, url: str, archive: Archive, *, ttl_s: float = 5.0) -> None:
+        self._commands = Commands(Redis.from_url(url))
+        self._archive = archive
+        self._keys = ApiKeys(self._commands, archive, ttl_s=ttl_s)
+
+    async def __aenter__(self) -> tuple[ApiKeys, Archive]:
+        return self._keys, self._archive
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._keys.aclose()
+        await self._commands.aclose()

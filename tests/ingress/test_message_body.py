@@ -1,0 +1,139 @@
+"""The parser of bodies: whatever is sent, the answer is a valid body or a refusal that names its faults."""
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ingress.body import MessageBody, parse_message
+from shared.config import Settings
+from shared.errors import InvalidRequest
+from shared.ids import uuid7
+from shared.wire import TurnPayload, decode_turn, encode_turn
+
+SETTINGS = Settings.read()
+
+text = st.text(max_size=20) | st.sampled_from(["", " ", "\0", "\ud800", "x" * 600, "é" * 70])
+scalars = st.none() | st.booleans() | st.integers() | st.floats() | text
+anything = st.recursive(scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(text, inner, max_size=3))
+names = st.sampled_from([*MessageBody.model_fields, "other"])
+bodies = st.dictionaries(names, anything, max_size=9)
+likely = st.fixed_dictionaries(
+    {"message": st.text(min_size=1, max_size=30)},
+    optional={
+        "user_id": st.text(min_size=1, max_size=10),
+        "metadata": st.dictionaries(st.text(min_size=1, max_size=5), scalars, max_size=20),
+        "ttl_s": st.integers(-1, 90_000),
+        "domain": st.none() | st.text(max_size=5),
+    },
+)
+
+
+def outcome(raw: bytes) -> MessageBody | InvalidRequest:
+    try:
+        return parse_message(raw, SETTINGS)
+    except InvalidRequest as error:
+        return error
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.binary(max_size=200) | (bodies | likely | anything).map(lambda body: json.dumps(body).encode()))
+def test_any_bytes_are_a_valid_body_or_a_refusal(raw: bytes) -> None:
+    found = outcome(raw)
+    if isinstance(found, InvalidRequest):
+        assert found.status in {400, 422}
+        assert (found.status == 422) == bool(found.faults)
+        msgspec.json.encode(found.faults)
+        return
+    sent = TurnPayload(
+        job_id=uuid7(), tenant="a", agent="x", conversation_id="c", message=found.message, metadata=found.metadata or {}
+    )
+    decoded = decode_turn(encode_turn(sent, enqueued_ms=0))
+    assert decoded.message == found.message
+    assert decoded.metadata == sent.metadata
+    assert "\0" not in found.message
+    assert found.canonical() == outcome_of(json.loads(raw)).canonical()
+
+
+def outcome_of(body: Any) -> MessageBody:
+    found = outcome(json.dumps(body, indent=2).encode())
+    assert isinstance(found, MessageBody)
+    return found
+
+
+def faults_of(body: dict[str, Any]) -> dict[str, str]:
+    found = outcome(json.dumps({"message": "hello", **body}).encode())
+    assert isinstance(found, InvalidRequest), found
+    return {fault["field"]: fault["message"] for fault in found.faults}
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"message": 7}, "message"),
+        ({"message": ""}, "message"),
+        ({"message": " \n\t"}, "message"),
+        ({"message": "a\0b"}, "message"),
+        ({"message": "\ud83d"}, "message"),
+        ({"message": "x" * 32_001}, "message"),
+        ({"conversation_id": ""}, "conversation_id"),
+        ({"conversation_id": "x" * 129}, "conversation_id"),
+        ({"conversation_id": "a\nb"}, "conversation_id"),
+        ({"user_id": 1}, "user_id"),
+        ({"user_id": "\u200b"}, "user_id"),
+        ({"callback_url": "example.com/x"}, "callback_url"),
+        ({"callback_url": "javascript:alert(1)"}, "callback_url"),
+        ({"callback_url": "https:///path"}, "callback_url"),
+        ({"callback_url": "https://host:port/"}, "callback_url"),
+        ({"callback_url": "https://host/a b"}, "callback_url"),
+        ({"callback_url": "https://h/" + "x" * 2048}, "callback_url"),
+        ({"metadata": []}, "metadata"),
+        ({"metadata": {str(n): n for n in range(17)}}, "metadata"),
+        ({"metadata": {str(n): "x" * 500 for n in range(9)}}, "metadata"),
+        ({"metadata": {"": 1}}, "metadata/"),
+        ({"metadata": {"k" * 65: 1}}, "metadata/" + "k" * 65),
+        ({"metadata": {"a": {}}}, "metadata/a"),
+        ({"metadata": {"a": 2**53}}, "metadata/a"),
+        ({"metadata": {"a": "\0"}}, "metadata/a"),
+        ({"ttl_s": 0}, "ttl_s"),
+        ({"ttl_s": 86_401}, "ttl_s"),
+        ({"ttl_s": 60.0}, "ttl_s"),
+        ({"ttl_s": "60"}, "ttl_s"),
+        ({"ttl_s": True}, "ttl_s"),
+        ({"domain": "x" * 65}, "domain"),
+        ({"feature": ""}, "feature"),
+        ({"extra": 1}, "extra"),
+    ],
+    ids=str,
+)
+def test_each_fault_is_named_by_its_field(body: dict[str, Any], field: str) -> None:
+    assert list(faults_of(body)) == [field]
+
+
+def test_too_many_pairs_and_a_wrong_pair_are_reported_together() -> None:
+    fields = faults_of({"metadata": {**{str(n): n for n in range(17)}, "a": []}})
+    assert set(fields) == {"metadata", "metadata/a"}
+
+
+def test_the_limits_themselves_are_allowed() -> None:
+    body = {
+        "message": "x" * 32_000,
+        "conversation_id": "x" * 128,
+        "callback_url": "http://localhost:8080/" + "x" * 2026,
+        "metadata": {"k" * 64: "v" * 512, **{str(n): n for n in range(15)}},
+        "ttl_s": 86_400,
+        "domain": "x" * 64,
+    }
+    assert outcome_of(body).message == body["message"]
+
+
+def test_null_means_absent() -> None:
+    names = set(MessageBody.model_fields) - {"message"}
+    assert outcome_of({"message": "a", **dict.fromkeys(names)}).canonical() == outcome_of({"message": "a"}).canonical()
+
+
+def test_values_are_not_echoed_back() -> None:
+    assert "sensitive" not in str(faults_of({"message": ["sensitive"], "user_id": "sensitive\n", "ttl_s": "sensitive"}))

@@ -1,0 +1,69 @@
+"""The event decoder: any cut of the bytes gives the same events. The reader: it lets go at once."""
+
+import json
+from itertools import pairwise
+
+import httpx2
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.models.conftest import Scripted, events
+from workers.models.sse import Decoder, StreamTooLarge, read
+
+END = st.sampled_from([b"\n", b"\r\n", b"\r"])
+
+
+def decode(pieces: list[bytes]) -> list[bytes]:
+    decoder = Decoder()
+    return [data for piece in pieces for data in decoder.feed(piece)]
+
+
+def cut(stream: bytes, at: list[int]) -> list[bytes]:
+    edges = sorted({0, len(stream), *(position % (len(stream) + 1) for position in at)})
+    return [stream[start:end] for start, end in pairwise(edges)]
+
+
+@given(texts=st.lists(st.text(max_size=20), min_size=1, max_size=6), end=END, at=st.lists(st.integers(0, 10_000)))
+def test_any_cut_and_any_line_end_give_the_same_events(texts: list[str], end: bytes, at: list[int]) -> None:
+    datas = [json.dumps(text).encode() for text in texts]
+    stream = b"".join(b"event: x" + end + b"data: " + data + end + end for data in datas) + b": bye\n"
+    assert decode(cut(stream, at)) == datas
+
+
+@pytest.mark.parametrize(
+    ("stream", "datas"),
+    [
+        (b"data: a\ndata: b\n\n", [b"a\nb"]),
+        (b"data:a\n\n", [b"a"]),
+        (b"data:  a\n\n", [b" a"]),
+        (b": comment\n\nid: 7\nretry: 5\n\n", []),
+        (b"event: ping\n\n", []),
+        (b"data: unfinished", []),
+        (b"data: unfinished\n", []),
+        (b"database: no\n\n", []),
+        (b"\n\n\ndata: a\n\n\n\n", [b"a"]),
+    ],
+)
+def test_only_complete_events_with_data_count(stream: bytes, datas: list[bytes]) -> None:
+    assert decode([stream]) == datas
+
+
+def test_event_without_end_is_refused() -> None:
+    with pytest.raises(StreamTooLarge):
+        decode([b"x" * 100_000] * 100)
+
+
+async def test_closing_the_reader_closes_the_response_before_it_returns(scripted: Scripted) -> None:
+    scripted.answers = [events("1", "2", "3")]
+    async with httpx2.AsyncClient() as http:
+        response = await http.send(http.build_request("POST", scripted.url, content=b"{}"), stream=True)
+
+        async def answered() -> httpx2.Response:
+            return response
+
+        reader = read(answered(), timeout_s=5)
+        assert await anext(reader) == b"1"
+        assert not response.is_closed
+        await reader.aclose()
+        assert response.is_closed

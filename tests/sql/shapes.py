@@ -1,0 +1,84 @@
+"""Turns and calls as the workers hand them to the database, with every field; keyword arguments replace some."""
+
+from typing import Any
+
+from shared.ids import uuid7
+
+CREATED_US = 1_795_246_200_000_001
+"""2026-11-21T07:30:00.000001Z"""
+
+DEAD: dict[str, Any] = {
+    "state": "dead",
+    "reply": None,
+    "error": {"code": "upstream_unavailable", "message": "The provider did not answer.", "retryable": True},
+    "payload": {"message": "hello?"},
+    "traceback": "Traceback …",
+    "attempt_errors": [{"attempt": 1, "code": "upstream_unavailable"}],
+}
+
+
+def a_turn(**fields: Any) -> dict[str, Any]:
+    turn: dict[str, Any] = {
+        "job_id": uuid7(),
+        "run": 1,
+        "state": "succeeded",
+        "agent": "support",
+        "queue": "default",
+        "conversation_id": "conversation-1",
+        "user_id": "user-1",
+        "message": "hello?",
+        "metadata": {"channel": "web"},
+        "domain": "example.org",
+        "feature": "faq",
+        "callback_url": None,
+        "memory": False,
+        "attempts": 1,
+        "attempt_errors": [],
+        "created_us": CREATED_US,
+        "started_us": CREATED_US + 1,
+        "finished_us": CREATED_US + 2,
+        "reply": "hello!",
+        "incomplete": None,
+        "error": None,
+        "usage": None,
+        "cost_nano_usd": 0,
+        "payload": None,
+        "traceback": None,
+        "calls": [],
+    }
+    assert fields.keys() <= turn.keys()
+    return turn | fields
+
+
+def a_call(**fields: Any) -> dict[str, Any]:
+    call: dict[str, Any] = {
+        "call_id": uuid7(),
+        "attempt": 1,
+        "kind": "chat",
+        "provider": "openai",
+        "model": "gpt-5.4-mini",
+        "model_used": "gpt-5.4-mini-2026-03-01",
+        "status": "ok",
+        "estimated": False,
+        "input_tokens": 100,
+        "output_tokens": 20,
+        "cached_tokens": 64,
+        "cache_write_tokens": 0,
+        "reasoning_tokens": 4,
+        "cost_nano_usd": 123_450,
+        "unit_prices": {"input_per_million_usd": "0.25"},
+        "price_version": "genai-prices 0.2.3",
+        "latency_ms": 812.5,
+        "ttft_ms": 211.25,
+        "request_id": "req_1",
+        "raw_usage": {"prompt_tokens": 100},
+        "started_us": CREATED_US + 1,
+        "error_code": None,
+    }
+    return call | fields
+
+
+def a_failed_call(turn: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    """A call for `end_attempt`, which has no turn to take these from."""
+    head = ("job_id", "run", "agent", "conversation_id", "user_id", "domain", "feature")
+    return a_call(status="error", error_code="timeout") | {name: turn[name] for name in head} | fields

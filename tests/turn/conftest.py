@@ -1,0 +1,35 @@
+"""A whole deployment in one process: an intake, and workers started by the test, on real servers."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from ops.stack.standin import Standin
+from shared.config import Settings
+from tests.conftest import Database
+from tests.turn.deployment import Deployment
+
+
+@pytest.fixture
+def settings(redis_url: str, database: Database, standin: Standin) -> Settings:
+    """Short waits; everything else as in production."""
+    return Settings.read(
+        {
+            "redis_url": redis_url,
+            "database_url": database.app,
+            "openai_api_key": "sk-test",
+            "openai_base_url": f"{standin.url}/v1",
+            "anthropic_api_key": "sk-test",
+            "anthropic_base_url": standin.url,
+            "retry_base_s": 0.01,
+            "lease_s": 1.0,
+            "drain_s": 1.0,
+            "worker_concurrency": 100,
+        }
+    )
+
+
+@pytest.fixture
+async def deployment(settings: Settings, database: Database, standin: Standin) -> AsyncIterator[Deployment]:
+    async with Deployment.open(settings, database, standin) as opened:
+        yield opened

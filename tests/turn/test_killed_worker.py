@@ -1,0 +1,124 @@
+"""A worker killed or frozen at any point of a turn: one reply, one set of rows, every call in the books."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from shared.config import Settings, environment_name
+from tests.conftest import Eventually
+from tests.turn.deployment import TENANT, Deployment
+from tests.turn.doomed_worker import POINTS
+
+ROOT = Path(__file__).parents[2]
+CALLED = {"booked", "streaming", "answered", "committed", "finishing", "finished"}
+"""Points by which the doomed worker has opened a model call."""
+DONE = {"committed", "finishing", "finished"}
+"""Points by which the turn was committed: nobody may call a model again."""
+
+
+@asynccontextmanager
+async def doomed_worker(settings: Settings, point: str, signal_name: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    given = {name: getattr(settings, name) for name in settings.model_fields_set}
+    plain = {name: getattr(value, "get_secret_value", lambda value=value: value)() for name, value in given.items()}
+    env = os.environ | {environment_name(name): str(value) for name, value in plain.items()}  # noqa: TID251 - a child's
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "tests.turn.doomed_worker",
+        point,
+        signal_name,
+        cwd=ROOT,
+        env=env,
+        stdout=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+async def rows_of(deployment: Deployment, table: str, job_id: str) -> list[dict[str, object]]:
+    order = {"messages": "seq", "llm_calls": "call_id", "jobs": "run"}[table]
+    query = f"SELECT * FROM {table} WHERE job_id = $1 ORDER BY {order}"  # noqa: S608 - names of this file
+    return [dict(row) for row in await deployment.books.fetch(query, job_id)]
+
+
+async def check_books(deployment: Deployment, job_id: str, *, calls: int) -> None:
+    """One job row, one question, one reply, and as many ledger rows as there were calls."""
+    assert [row["state"] for row in await rows_of(deployment, "jobs", job_id)] == ["succeeded"]
+    assert [row["role"] for row in await rows_of(deployment, "messages", job_id)] == ["user", "assistant"]
+    ledger = await rows_of(deployment, "llm_calls", job_id)
+    assert len(ledger) == calls, ledger
+    assert all(row["cost_nano_usd"] for row in ledger)
+    assert [row["status"] for row in ledger].count("ok") >= 1
+
+
+async def check_nothing_is_left(deployment: Deployment, eventually: Eventually) -> None:
+    """No lease, hold, open call or place in the queue outlives the job."""
+
+    async def clean() -> bool:
+        names = {key.decode() for key in await deployment.commands.redis.keys("*")}
+        left = {n for n in names if not n.startswith(("sb:job:", "sb:events:", "sb:owner:", "arq:queue:wake"))}
+        return left <= {"arq:queue:leases", "arq:queue:health-check"}
+
+    assert await eventually(clean)
+
+
+@pytest.mark.parametrize("point", POINTS)
+async def test_a_worker_killed_at_any_point_gives_one_reply_and_one_set_of_rows(
+    deployment: Deployment, settings: Settings, eventually: Eventually, point: str
+) -> None:
+    await deployment.behave({"tokens_per_s": 200, "output_tokens": 40})
+    async with doomed_worker(settings, point, "SIGKILL") as doomed:
+        job_id = await deployment.say("first")
+        follower = await deployment.say("second")
+        assert await doomed.wait() == -signal.SIGKILL
+    async with deployment.worker():
+        record = await deployment.ended(job_id)
+        second = await deployment.ended(follower)
+    assert (record.state, second.state) == ("succeeded", "succeeded")
+    expected_attempts = 1 if point in DONE else 2
+    assert record.attempts == expected_attempts
+    await check_books(deployment, job_id, calls=2 if point in CALLED - DONE else 1)
+    await check_books(deployment, follower, calls=1)
+    bodies = await deployment.books.fetch("SELECT body FROM messages WHERE tenant_id = $1 ORDER BY seq", TENANT)
+    assert [row["body"] for row in bodies[::2]] == ["first", "second"]
+    await check_nothing_is_left(deployment, eventually)
+
+
+@pytest.mark.parametrize("point", ["claimed", "loaded", "booked", "streaming", "answered", "committed", "finishing"])
+async def test_a_frozen_worker_that_wakes_after_its_job_was_taken_over_changes_nothing(
+    deployment: Deployment, settings: Settings, eventually: Eventually, point: str
+) -> None:
+    async with doomed_worker(settings, point, "SIGSTOP") as frozen:
+        job_id = await deployment.say("first")
+
+        async def taken() -> bool:
+            return bool(await deployment.commands.redis.exists(f"arq:retry:{job_id}"))
+
+        await eventually(taken, 10)
+        async with deployment.worker():
+            record = await deployment.ended(job_id)
+            frozen.send_signal(signal.SIGCONT)
+            calls = 2 if point not in DONE else 1
+
+            async def settled() -> bool:
+                return len(await rows_of(deployment, "llm_calls", job_id)) >= 1
+
+            await eventually(settled)
+            frozen.send_signal(signal.SIGTERM)
+            assert await frozen.wait() == 0
+    assert record.state == "succeeded"
+    assert [row["state"] for row in await rows_of(deployment, "jobs", job_id)] == ["succeeded"]
+    assert [row["role"] for row in await rows_of(deployment, "messages", job_id)] == ["user", "assistant"]
+    assert len(await rows_of(deployment, "llm_calls", job_id)) <= calls
+    stored = await deployment.books.fetchval("SELECT reply FROM jobs WHERE job_id = $1", job_id)
+    assert stored == record.reply

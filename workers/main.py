@@ -1,0 +1,101 @@
+"""Wiring of a chat worker process: settings in, a running worker out. Called by `switchboard worker`."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Mapping
+
+import structlog
+import uvloop
+
+from agents import registry
+from agents.api import Agent
+from shared import telemetry
+from shared.config import Settings
+from shared.db import Pool, open_pool
+from shared.errors import ConfigError
+from shared.redis import Commands, check_server, connect
+from workers.ledger import prices, tokens
+from workers.maintenance.ends import EndsWriter
+from workers.models.catalog import OpenModel, choose, close_models, open_models
+from workers.queue.scripts import Claimed
+from workers.queue.start import chat_worker
+from workers.queue.worker import LeaseWorker
+from workers.turn.run import TurnRunner
+from workers.turn.store import TurnStore
+
+log = structlog.get_logger("worker")
+
+
+def run(settings: Settings) -> int:
+    """Serves until SIGTERM or SIGINT; the process's exit code. Raises ConfigError or Unavailable at start."""
+    telemetry.configure(settings)
+    uvloop.run(_serve(settings))
+    return 0
+
+
+async def _serve(settings: Settings) -> None:
+    async with open_worker(settings) as worker:
+        with contextlib.suppress(asyncio.CancelledError):  # how arq's worker ends on a signal
+            await worker.async_run()
+
+
+@contextlib.asynccontextmanager
+async def open_worker(settings: Settings) -> AsyncIterator[LeaseWorker]:
+    """A worker with everything it needs, ready to run; drained and closed at the end."""
+    redis = connect(settings.redis_url, max_connections=64)
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(redis.aclose, close_connection_pool=True)
+        for fault in await check_server(redis, production=settings.environment == "production"):
+            log.warning("redis.unsafe", fault=fault)
+        pool = await open_pool(settings.database_url, settings.db_pool_size, environment=settings.environment)
+        stack.push_async_callback(pool.close)
+        agents = registry.load()
+        models = open_models(settings)
+        stack.push_async_callback(close_models, models)
+        _check_models(agents, models)
+        tokens.load()
+        worker = _wire(settings, Commands(redis), pool, agents, models)
+        stack.push_async_callback(worker.close)
+        yield worker
+
+
+def _wire(
+    settings: Settings, commands: Commands, pool: Pool, agents: Mapping[str, Agent], models: Mapping[str, OpenModel]
+) -> LeaseWorker:
+    desk = _Desk()
+    runner = TurnRunner(
+        settings,
+        agents=agents,
+        models=models,
+        prices=prices.shipped(),
+        store=TurnStore(pool),
+        desk=desk,
+        commands=commands,
+        leaving=lambda: desk.worker.leaving,
+    )
+    ends = EndsWriter(commands, pool)
+    desk.worker = chat_worker(
+        commands.redis, settings, turn=runner, unrunnable=runner.unrunnable, on_ends_waiting=ends.drain
+    )
+    return desk.worker
+
+
+class _Desk:
+    """`workers.turn.answer.Desk` over the worker's queue."""
+
+    worker: LeaseWorker
+
+    async def book(self, job: Claimed, rows: Mapping[str, bytes]) -> bool:
+        return await self.worker.scripts.book(job, rows)
+
+    def say(self, job: Claimed, text: str) -> None:
+        self.worker.emitter.text(job, text)
+
+
+def _check_models(agents: Mapping[str, Agent], models: Mapping[str, OpenModel]) -> None:
+    """Says at start which agents cannot answer; they may never be asked."""
+    for agent in agents.values():
+        try:
+            choose(agent.models, models)
+        except ConfigError as error:
+            log.warning("agent.unreachable", agent=agent.id, fault=str(error))

@@ -1,0 +1,137 @@
+"""Typed stubs of the scripts a worker calls. Argument order and meaning are in the header of each shared/lua/*.lua."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from shared import keys
+from shared.redis import Argument, Commands
+from shared.scripts import Script
+from workers.queue.verdicts import Fields
+
+_claim, _finish, _emit, _beat, _book = (Script(name) for name in ("claim", "finish", "emit", "beat", "book"))
+
+MAX_CLAIM = 500
+"""Jobs one call takes at most, so that no script holds the server for long."""
+
+
+@dataclass(slots=True)
+class Claimed:
+    """One attempt at one job, as `claim` handed it out, and what happens to it while it runs here."""
+
+    id: str
+    score: str
+    """Unix ms of its original place in the queue, exactly as Redis wrote it."""
+    attempt: int
+    payload: bytes | None
+    created_us: int | None
+    """None for a job that did not come through `admit` (a stock arq client's, a cron job)."""
+    run: int
+    started_us: int
+    """When its first attempt started."""
+    cancelled: bool
+    """Its caller wants it ended; also set while it runs."""
+    user_id: str | None
+    errors: bytes | None
+    """JSON array of earlier attempts' errors."""
+    open_calls: Mapping[str, bytes]
+    """Model calls of earlier attempts whose ledger rows Postgres does not have: call id → row (JSON)."""
+    worker: str = ""
+    lost: bool = False
+    """The lease is gone: whatever this attempt still does must change nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """What a claim brought. `next_ms`: until something is due again, None when nothing is known to be."""
+
+    jobs: list[Claimed]
+    next_ms: float | None
+    ends_waiting: bool
+    """Ends of never-started jobs wait in Redis for someone to take them to Postgres."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """One attempt's end, for `finish`."""
+
+    id: str
+    attempt: int
+    verb: Literal["end", "retry", "release"]
+    delay_ms: int = 0
+    keep_ms: int = -1
+    posted: bool = True
+    result: bytes = b""
+    result_ms: int = 0
+    fields: Fields = field(default_factory=dict)
+
+    def argv(self) -> list[Argument]:
+        flat = [part for pair in self.fields.items() for part in pair]
+        head: list[Argument] = [self.id, self.attempt, self.verb, self.delay_ms, self.keep_ms, int(self.posted)]
+        return [*head, self.result, self.result_ms, len(self.fields), *flat]
+
+
+class QueueScripts:
+    """One queue as its workers see it. Every method is one round trip and raises Unavailable when Redis is away."""
+
+    def __init__(
+        self, commands: Commands, queue: str, *, in_progress_ms: int, max_events: int, result_ttl_s: int
+    ) -> None:
+        self.queue = queue
+        self.commands = commands
+        self._in_progress_ms = in_progress_ms
+        self._max_events = max_events
+        self._result_ttl_s = result_ttl_s
+
+    async def beat(self, worker: str, lease_ms: int, verb: Literal["join", "beat", "leave"]) -> list[str] | None:
+        """Ids this worker should cancel; None when its lease is lost."""
+        alive, *ids = await _beat(self.commands, [self.queue], [worker, lease_ms, verb])
+        return [job_id.decode() for job_id in ids] if alive else None
+
+    async def claim(self, worker: str, n: int) -> Claims | None:
+        """At most `n` due jobs; None when this worker has no lease."""
+        argv: list[Argument] = [worker, n, self._in_progress_ms, self._max_events, self._result_ttl_s]
+        reply = await _claim(self.commands, [self.queue], argv)
+        return None if reply == b"LOST" else _claims(reply, worker)
+
+    async def finish(self, worker: str, ends: Sequence[Finish], claim_n: int) -> tuple[list[bool], Claims | None]:
+        """Whether each attempt was still ours, and what was claimed in the same call (None: nothing was asked)."""
+        argv: list[Argument] = [worker, self._max_events, self._result_ttl_s, claim_n, self._in_progress_ms]
+        for end in ends:
+            argv += end.argv()
+        verdicts, claimed = await _finish(self.commands, [self.queue], argv)
+        return [verdict == b"OK" for verdict in verdicts], _claims(claimed, worker) if claimed else None
+
+    async def emit(self, worker: str, events: Sequence[tuple[str, int, str, str]]) -> set[str]:
+        """Append (id, attempt, type, JSON) events; returns the ids that are not this worker's any more."""
+        argv: list[Argument] = [worker, self._max_events, *(part for event in events for part in event)]
+        return {job_id.decode() for job_id in await _emit(self.commands, [self.queue], argv)}
+
+    async def book(self, job: Claimed, rows: Mapping[str, bytes]) -> bool:
+        """Keep ledger rows (call id → JSON) until they are posted; False when the attempt is not ours any more."""
+        flat = [part for pair in rows.items() for part in pair]
+        argv: list[Argument] = [job.worker, job.id, job.attempt, *flat]
+        return bool(await _book(self.commands, [self.queue, keys.calls(job.id)], argv) == b"OK")
+
+
+def _claims(reply: list[Any], worker: str) -> Claims:
+    next_ms, ends_waiting, *jobs = reply
+    return Claims([_claimed(job, worker) for job in jobs], None if next_ms < 0 else float(next_ms), bool(ends_waiting))
+
+
+def _claimed(reply: list[Any], worker: str) -> Claimed:
+    job_id, score, attempt, payload, created_us, run, started_us, cancel, user, errors, calls = reply
+    return Claimed(
+        id=job_id.decode(),
+        score=score.decode(),
+        attempt=attempt,
+        payload=payload,
+        created_us=int(created_us) if created_us else None,
+        run=int(run or 1),
+        started_us=int(started_us),
+        cancelled=cancel == b"1",
+        user_id=user.decode() if user else None,
+        errors=errors,
+        open_calls={call.decode(): row for call, row in zip(calls[::2], calls[1::2], strict=True)},
+        worker=worker,
+    )

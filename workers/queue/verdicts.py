@@ -1,0 +1,34 @@
+"""What a job function may answer besides an ordinary result: how its attempt ends in the queue.
+
+A plain return value means what it means in arq: success, the value is the result. `Ended` and `Again` also write fields
+of the job record, which is how a chat turn tells its caller what became of it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from shared.redis import Argument
+
+Fields: TypeAlias = Mapping[str, Argument]
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The job is over; `fields["state"]` says how."""
+
+    fields: Fields
+    posted: bool = True
+    """Postgres has every ledger row of this job; Redis may forget them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """Try again after `delay_ms`, at the job's own place in the queue. The attempt counts."""
+
+    delay_ms: int
+    fields: Fields = field(default_factory=dict)
+    posted: bool = True
+
+
+Verdict: TypeAlias = Ended | Again

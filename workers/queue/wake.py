@@ -1,0 +1,70 @@
+"""Wake-up without polling: a blocking pop on the queue's token list, on a connection of its own.
+
+A token wakes one worker, not the herd. A worker that cannot take a job puts the token back. Losing one costs latency,
+never a job: the worker also looks by itself when the next thing is due, and every `FALLBACK_S`.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from redis.asyncio import ConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+logger = logging.getLogger("switchboard.wake")
+
+FALLBACK_S = 1.0
+_BLOCK_S = 5
+
+
+class Waker:
+    """Pops tokens while `hungry()`; `event` is set for each."""
+
+    def __init__(self, pool: ConnectionPool, queue: str, hungry: Callable[[], bool]) -> None:
+        kwargs = {
+            **pool.connection_kwargs,
+            "socket_timeout": _BLOCK_S + 5,
+            "retry": Retry(NoBackoff(), 0),
+            "decode_responses": False,
+        }
+        own = ConnectionPool(connection_class=pool.connection_class, max_connections=2, **kwargs)
+        self._redis: Any = Redis(connection_pool=own)  # redis-py types its commands for both worlds at once
+        self._tokens = f"{queue}:wake"
+        self._hungry = hungry
+        self._appetite = asyncio.Event()
+        self.event = asyncio.Event()
+
+    def nudge(self) -> None:
+        """Something changed in this process: look at the queue again."""
+        self._appetite.set()
+        self.event.set()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        try:
+            while True:
+                await self._pop_while_hungry()
+        finally:
+            await self._redis.aclose(close_connection_pool=True)
+
+    async def _pop_while_hungry(self) -> None:
+        if not self._hungry():
+            self._appetite.clear()
+            await self._appetite.wait()
+            return
+        try:
+            token = await self._redis.blpop([self._tokens], timeout=_BLOCK_S)
+            if token is None:
+                return
+            if self._hungry():
+                self.event.set()
+            else:
+                await self._redis.lpush(self._tokens, token[1])
+                self._appetite.clear()
+                await self._appetite.wait()
+        except (RedisError, OSError) as error:
+            logger.warning("wake-up connection: %s", error)
+            await asyncio.sleep(FALLBACK_S)

@@ -1,0 +1,172 @@
+"""The answer stage: what an agent is given (`Context`), and what becomes of its answer or its failure.
+
+`complete` is the only way to a model: route → open the books → call, streaming → settle. A model call is never made
+without its row in Redis, and never by an attempt that has lost its job.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import aclosing
+from dataclasses import replace
+from typing import Protocol
+
+import msgspec
+
+from agents.api import ChatModel, Completion, Message, Prompt, Turn
+from shared.errors import AgentError, LeaseLost, SwitchboardError, Unavailable, UpstreamError, UpstreamUnavailable
+from workers.ledger.book import Call, LedgerRow, open_call
+from workers.ledger.prices import PriceList
+from workers.models.catalog import choose
+from workers.queue.scripts import Claimed
+from workers.turn.retry import RetryPolicy
+from workers.turn.work import Done, Failed, Outcome, Retry, Work, job_error, now_us, traceback_of
+
+REASONING_HEADROOM_TOKENS = 4_000
+"""Added once when a reply came back empty because reasoning used up its bound."""
+
+
+class Desk(Protocol):
+    """What the worker offers a running turn: a place for open calls, and a way to its readers."""
+
+    async def book(self, job: Claimed, rows: Mapping[str, bytes]) -> bool: ...
+
+    def say(self, job: Claimed, text: str) -> None: ...
+
+
+class TurnContext:
+    """`agents.api.Context` for one attempt."""
+
+    def __init__(
+        self,
+        work: Work,
+        *,
+        models: Mapping[str, ChatModel],
+        prices: PriceList,
+        desk: Desk,
+        max_tokens: int,
+        model_timeout_s: float,
+    ) -> None:
+        self._work = work
+        self._models = models
+        self._prices = prices
+        self._desk = desk
+        self._model_timeout_s = model_timeout_s
+        self.max_tokens = max_tokens
+        self._settling: set[asyncio.Task[None]] = set()
+
+    @property
+    def history(self) -> tuple[Message, ...]:
+        return self._work.history
+
+    async def complete(self, prompt: Prompt) -> Completion:
+        completion = await self._call(prompt)
+        if completion.finish == "length" and not completion.text.strip():
+            completion = await self._call(replace(prompt, max_tokens=prompt.max_tokens + REASONING_HEADROOM_TOKENS))
+        if completion.finish in ("refusal", "content_filter"):
+            raise AgentError("the model refused to answer", code=completion.finish)
+        if not completion.text.strip():
+            if completion.finish == "length":
+                raise AgentError("the model used up its tokens without answering", code="empty_reply")
+            raise UpstreamUnavailable("the model answered nothing", provider=completion.provider)
+        return completion
+
+    async def _call(self, prompt: Prompt) -> Completion:
+        work = self._work
+        if work.agent is None:
+            raise AgentError("no such agent", code="unknown_agent")
+        model, name = choose(work.agent.models, self._models)
+        call = open_call(
+            work.payload,
+            work.user_id,
+            run=work.job.run,
+            attempt=work.job.attempt,
+            prompt=prompt,
+            provider=model.provider,
+            model=name,
+            prices=self._prices,
+        )
+        await self._book(call.row)
+        try:
+            completion = await self._stream(call, model, prompt)
+        except UpstreamError as error:
+            self._settle(call.failed(error))
+            raise
+        except BaseException:
+            self._settle(call.aborted())
+            raise
+        self._settle(call.settled(completion))
+        return completion
+
+    async def _stream(self, call: Call, model: ChatModel, prompt: Prompt) -> Completion:
+        completion: Completion | None = None
+        user = f"{self._work.payload.tenant}/{self._work.user_id}" if self._work.user_id else None
+        stream = model.stream(prompt, model=call.row.model, timeout_s=self._model_timeout_s, user=user)
+        async with aclosing(stream) as pieces:
+            async for piece in pieces:
+                if isinstance(piece, str):
+                    call.saw(piece)
+                    self._desk.say(self._work.job, piece)
+                else:
+                    completion = piece
+        if completion is None:
+            raise UpstreamUnavailable("the stream ended without its end", provider=model.provider)
+        return completion
+
+    async def _book(self, row: LedgerRow) -> None:
+        """Reserve: the row stands in Redis before the call is made."""
+        self._work.rows[row.call_id] = row
+        if not await self._desk.book(self._work.job, {row.call_id: msgspec.json.encode(row)}):
+            self._work.job.lost = True
+            del self._work.rows[row.call_id]
+            raise LeaseLost("this attempt is no longer ours")
+
+    def _settle(self, row: LedgerRow) -> None:
+        """The exact row replaces the open one, in memory now and in Redis while the turn goes on."""
+        self._work.rows[row.call_id] = row
+        task = asyncio.ensure_future(self._settle_in_redis(row))
+        self._settling.add(task)
+        task.add_done_callback(self._settling.discard)
+
+    async def _settle_in_redis(self, row: LedgerRow) -> None:
+        try:
+            await self._desk.book(self._work.job, {row.call_id: msgspec.json.encode(row)})
+        except Unavailable:
+            return  # the commit carries the exact row; only a crash before it would book the estimate
+
+    async def settled(self) -> None:
+        """Returns when Redis has every settled row, or cannot be reached."""
+        while self._settling:
+            await asyncio.wait(list(self._settling))
+
+
+async def answer(work: Work, context: TurnContext, policy: RetryPolicy) -> Outcome:
+    """Lets the agent answer; every way this can end, as a value. A cancelled attempt raises CancelledError."""
+    if work.agent is None:
+        error = AgentError(f"there is no agent {work.payload.agent!r}", code="unknown_agent")
+        return Failed("dead", job_error(error))
+    turn = Turn(
+        text=work.payload.message,
+        conversation_id=work.payload.conversation_id,
+        user_id=work.user_id,
+        tenant=work.payload.tenant,
+        metadata=work.payload.metadata,
+        attempt=work.job.attempt,
+    )
+    try:
+        async with asyncio.timeout(work.agent.timeout_s):
+            return Done(await work.agent.answer(turn, context))
+    except LeaseLost:
+        raise asyncio.CancelledError from None
+    except TimeoutError:
+        return _judge(UpstreamUnavailable(f"no answer within {work.agent.timeout_s:g} s"), work, policy)
+    except Exception as error:  # noqa: BLE001 - an agent is somebody else's code; what it raises is judged, not hidden
+        return _judge(error, work, policy)
+
+
+def _judge(error: Exception, work: Work, policy: RetryPolicy) -> Outcome:
+    running_s = (now_us() - work.job.started_us) / 1_000_000
+    delay_s = policy.delay_s(error, attempt=work.job.attempt, running_s=running_s)
+    if delay_s is not None:
+        return Retry(delay_s, job_error(error))
+    expected = isinstance(error, SwitchboardError)
+    return Failed("dead", job_error(error), None if expected else traceback_of(error))

@@ -1,0 +1,293 @@
+"""A turn as a pipe: load → guard → answer → end. Called by the queue's worker for every claimed chat job.
+
+Whatever happens, a job that was claimed ends through Postgres, once: `commit_turn` or `end_job` keyed by (job, run).
+Killed between any two lines, the next attempt finds either the committed end, and only announces it, or nothing, and
+starts over with the same ledger rows in Redis.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, TypeVar, assert_never
+
+import msgspec
+import structlog
+
+from agents.api import Agent, ChatModel
+from shared import keys
+from shared.config import Settings
+from shared.errors import Conflict, Unavailable
+from shared.jobs import JobError, JobRecord
+from shared.redis import Argument, Commands
+from shared.wire import EventType, TurnPayload, decode_turn
+from workers.ledger.book import lost_row, read_row
+from workers.ledger.prices import PriceList
+from workers.queue.scripts import Claimed
+from workers.queue.verdicts import Again, Ended, Verdict
+from workers.turn.answer import Desk, TurnContext, answer
+from workers.turn.retry import RetryPolicy
+from workers.turn.store import TurnEnd, TurnStore
+from workers.turn.work import AttemptError, Done, Failed, Retry, Work, job_error, now_us, traceback_of
+
+log = structlog.get_logger("turn")
+T = TypeVar("T")
+
+
+class TurnRunner:
+    """`await runner(ctx, payload=…)` is the arq function `turn`."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        agents: Mapping[str, Agent],
+        models: Mapping[str, ChatModel],
+        prices: PriceList,
+        store: TurnStore,
+        desk: Desk,
+        commands: Commands,
+        leaving: Callable[[], bool],
+    ) -> None:
+        self._settings = settings
+        self._agents = agents
+        self._models = models
+        self._prices = prices
+        self._store = store
+        self._desk = desk
+        self._commands = commands
+        self._leaving = leaving
+        self._policy = RetryPolicy.of(settings)
+
+    async def __call__(self, ctx: dict[Any, Any], *, payload: dict[str, Any]) -> Verdict:
+        job: Claimed = ctx["claimed"]
+        turn = msgspec.convert(payload, TurnPayload)
+        with structlog.contextvars.bound_contextvars(
+            job_id=turn.job_id, conversation_id=turn.conversation_id, tenant=turn.tenant, agent=turn.agent
+        ):
+            work = Work(job, turn, self._agents.get(turn.agent), turn.user_id or job.user_id)
+            try:
+                return await self._run(work)
+            except Unavailable:  # we are leaving and Postgres is away: another worker starts over
+                raise asyncio.CancelledError from None
+            except Exception as error:  # noqa: BLE001 - a fault of ours must not leave a job without an end
+                return await self._broke(work, error)
+
+    async def unrunnable(self, job: Claimed, reason: str) -> Ended:
+        """The end of a job of ours that arq could not even call."""
+        turn = decode_turn(job.payload or b"{}")
+        work = Work(job, turn, None, turn.user_id or job.user_id)
+        return await self._end(work, Failed("dead", JobError("unrunnable", reason)))
+
+    async def _run(self, work: Work) -> Verdict:
+        """The pipe."""
+        return await self._load(work) or await self._guard(work) or await self._answer(work)
+
+    async def _broke(self, work: Work, error: Exception) -> Verdict:
+        """A fault in the pipe itself. Tried again like any surprise; the last attempt ends the job as dead.
+
+        When even that fails the job stays, to be tried every `retry_cap_s`: it cannot end outside Postgres.
+        """
+        log.error("turn.broke", attempt=work.job.attempt, exc_info=error)
+        running_s = (now_us() - work.job.started_us) / 1_000_000
+        delay_s = self._policy.delay_s(error, attempt=work.job.attempt, running_s=running_s)
+        if delay_s is None and work.job.attempt <= self._settings.max_attempts + 1:
+            try:
+                return await self._end(work, Failed("dead", job_error(error), traceback_of(error)))
+            except Exception as again:
+                log.error("turn.cannot_end", exc_info=again)  # noqa: TRY400 - structlog's form of it
+        delay_s = self._settings.retry_cap_s if delay_s is None else delay_s
+        return Again(int(delay_s * 1000), {"state": "retrying"}, posted=False)
+
+    # --- load ---------------------------------------------------------------------------------------------------
+
+    async def _load(self, work: Work) -> Verdict | None:
+        """What was said before, and whether this run is over already: then only its announcement is missing."""
+        history = work.agent.history_messages if work.agent else 0
+        loaded = await self._store.load(work.payload, work.job.run, history, self._give_up(work))
+        if loaded.ended is not None:
+            return _announce(loaded.ended)
+        work.history, work.errors = loaded.history, work.earlier_errors()
+        await self._find_lost_calls(work)
+        if not loaded.tenant_known:
+            return await self._end(work, Failed("rejected", JobError("tenant_disabled", "the tenant is not active")))
+        owner = loaded.conversation_user
+        if owner is not None and work.user_id is not None and owner != work.user_id:
+            return await self._end(work, _other_user())
+        work.user_id = work.user_id or owner
+        return None
+
+    async def _find_lost_calls(self, work: Work) -> None:
+        """Calls of attempts whose worker vanished: booked with what their readers saw of them."""
+        if not work.job.open_calls:
+            return
+        seen = await self._texts_by_attempt(work.job.id)
+        for call_id, raw in work.job.open_calls.items():
+            row = read_row(raw)
+            work.rows[call_id] = lost_row(row, seen.get(row.attempt, ""), self._prices)
+
+    async def _texts_by_attempt(self, job_id: str) -> dict[int, str]:
+        texts: dict[int, str] = {}
+        attempt = 1
+        for _, event in await self._commands.run("XRANGE", keys.events(job_id), "-", "+"):
+            kind = event[b"t"].decode()
+            if kind == EventType.STARTED:
+                attempt = msgspec.json.decode(event[b"d"])["attempt"]
+            elif kind == EventType.DELTA:
+                texts[attempt] = texts.get(attempt, "") + msgspec.json.decode(event[b"d"])["delta"]
+        return texts
+
+    # --- guard --------------------------------------------------------------------------------------------------
+
+    async def _guard(self, work: Work) -> Verdict | None:
+        """Attempts that must not be made."""
+        if work.job.cancelled:
+            return await self._end(work, _cancelled())
+        if work.job.attempt > self._settings.max_attempts:
+            last = work.errors[-1]
+            message = f"given up after {self._settings.max_attempts} attempts: {last.message}"
+            return await self._end(work, Failed("dead", JobError(last.code, message)))
+        return None
+
+    # --- answer -------------------------------------------------------------------------------------------------
+
+    async def _answer(self, work: Work) -> Verdict:
+        context = TurnContext(
+            work,
+            models=self._models,
+            prices=self._prices,
+            desk=self._desk,
+            max_tokens=self._settings.max_tokens,
+            model_timeout_s=self._settings.model_timeout_s,
+        )
+        try:
+            outcome = await answer(work, context, self._policy)
+        except asyncio.CancelledError:
+            await context.settled()
+            if not work.job.cancelled or work.job.lost:
+                raise  # handed back, or no longer ours; the rows stand in Redis
+            _task().uncancel()
+            outcome = _cancelled()
+        match outcome:
+            case Done() | Failed():
+                verdict: Verdict = await self._end(work, outcome)
+            case Retry():
+                verdict = await self._retry(work, outcome)
+            case _:
+                assert_never(outcome)
+        await context.settled()
+        return verdict
+
+    async def _retry(self, work: Work, outcome: Retry) -> Again:
+        error = outcome.error
+        work.errors.append(AttemptError(work.job.attempt, error.code, error.message, now_us()))
+        rows = list(work.rows.values())
+        await _undisturbed(self._store.post(work.payload.tenant, rows, self._give_up(work)))
+        fields: dict[str, Argument] = {
+            "state": "retrying",
+            "error": msgspec.json.encode(error),
+            "errors": msgspec.json.encode(work.errors),
+        }
+        log.warning("turn.retrying", attempt=work.job.attempt, code=error.code, after_s=round(outcome.after_s, 3))
+        return Again(int(outcome.after_s * 1000), fields)
+
+    # --- end ----------------------------------------------------------------------------------------------------
+
+    async def _end(self, work: Work, outcome: Done | Failed) -> Ended:
+        """Commits the one end of this run and tells what it became, which may be another attempt's end."""
+        end = self._turn_end(work, outcome)
+        try:
+            record = await _undisturbed(self._store.end(work.payload.tenant, end, self._give_up(work)))
+        except Conflict:  # the conversation got another owner while we answered
+            end = self._turn_end(work, _other_user())
+            record = await _undisturbed(self._store.end(work.payload.tenant, end, self._give_up(work)))
+        log.info(
+            "turn.ended",
+            state=record.state.value,
+            attempts=record.attempts,
+            code=record.error.code if record.error else None,
+            cost_nano_usd=record.cost_nano_usd,
+            duration_ms=((record.finished_us or 0) - record.created_us) // 1000,
+        )
+        return _announce(record)
+
+    def _turn_end(self, work: Work, outcome: Done | Failed) -> TurnEnd:
+        job, payload = work.job, work.payload
+        failed = outcome if isinstance(outcome, Failed) else None
+        errors = work.errors
+        if failed is not None and failed.state == "dead" and len(errors) < job.attempt:
+            errors = [*errors, AttemptError(job.attempt, failed.error.code, failed.error.message, now_us())]
+        return TurnEnd(
+            job_id=payload.job_id,
+            run=job.run,
+            state=failed.state if failed else "succeeded",
+            agent=payload.agent,
+            queue=payload.queue,
+            conversation_id=payload.conversation_id,
+            user_id=work.user_id,
+            message=payload.message,
+            metadata=payload.metadata,
+            domain=payload.domain,
+            feature=payload.feature,
+            callback_url=payload.callback_url,
+            memory=bool(work.agent and work.agent.memory),
+            attempts=min(job.attempt, self._settings.max_attempts),
+            attempt_errors=errors,
+            created_us=job.created_us or job.started_us,
+            started_us=job.started_us,
+            finished_us=now_us(),
+            reply=outcome.reply.text if isinstance(outcome, Done) else None,
+            incomplete=outcome.reply.incomplete if isinstance(outcome, Done) else None,
+            error=failed.error if failed else None,
+            payload=payload if failed else None,
+            traceback=failed.traceback if failed else None,
+            calls=list(work.rows.values()),
+        )
+
+    def _give_up(self, work: Work) -> Callable[[], bool]:
+        return lambda: work.job.lost or self._leaving()
+
+
+def _announce(record: JobRecord) -> Ended:
+    """Fields of the Redis record that say how the job ended."""
+    fields: dict[str, Argument] = {
+        "state": record.state.value,
+        "attempts": record.attempts,
+        "finished_us": record.finished_us or now_us(),
+        "user": record.user_id or "",
+        "incomplete": record.incomplete or "",
+        "error": msgspec.json.encode(record.error) if record.error else b"",
+        "usage": msgspec.json.encode(record.usage) if record.usage else b"",
+        "cost_nano_usd": record.cost_nano_usd or 0,
+    }
+    if record.reply is not None:
+        fields["reply"] = record.reply
+    return Ended(fields)
+
+
+def _cancelled() -> Failed:
+    return Failed("cancelled", JobError("cancelled", "cancelled on request"))
+
+
+def _other_user() -> Failed:
+    return Failed("rejected", JobError("conversation_owner", "the conversation belongs to another user"))
+
+
+def _task() -> "asyncio.Task[Any]":
+    task = asyncio.current_task()
+    if task is None:
+        raise RuntimeError("a turn runs in a task")
+    return task
+
+
+async def _undisturbed(statement: Awaitable[T]) -> T:
+    """The result of a statement under way, whatever is asked of us meanwhile: Postgres has decided by then.
+
+    A cancel that arrives too late is forgotten: the end that was committed stands.
+    """
+    running = asyncio.ensure_future(statement)
+    while True:
+        try:
+            return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            if running.cancelled():
+                raise
+            _task().uncancel()

@@ -1,0 +1,106 @@
+"""A turn's dealings with Postgres: one statement before it, one after it, each safe to repeat.
+
+While Postgres is away a turn waits here with what it has: its calls are paid for. It gives up only when its worker
+is leaving or its lease is gone; then another worker starts over.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import msgspec
+
+from agents.api import Message
+from shared.db import Pool, jsonb
+from shared.errors import Unavailable
+from shared.jobs import JobError, JobRecord
+from shared.wire import TurnPayload
+from sql import queries
+from workers.ledger.book import LedgerRow
+from workers.turn.work import AttemptError
+
+logger = logging.getLogger("switchboard.turn")
+T = TypeVar("T")
+
+
+class LoadedContext(msgspec.Struct, frozen=True):
+    """What Postgres knew before the turn. `ended` is the record when this run is over already."""
+
+    ended: JobRecord | None
+    conversation_user: str | None
+    history: tuple[Message, ...]
+    tenant_known: bool
+
+
+class TurnEnd(msgspec.Struct, frozen=True, kw_only=True):
+    """The JSON that `commit_turn` and `end_job` take; the names are sql/migrations' own."""
+
+    job_id: str
+    run: int
+    state: str
+    agent: str
+    queue: str
+    conversation_id: str
+    user_id: str | None
+    message: str
+    metadata: dict[str, Any]
+    domain: str | None
+    feature: str | None
+    callback_url: str | None
+    memory: bool
+    attempts: int
+    attempt_errors: list[AttemptError]
+    created_us: int
+    started_us: int | None
+    finished_us: int
+    reply: str | None = None
+    incomplete: str | None = None
+    error: JobError | None = None
+    payload: TurnPayload | None = None
+    traceback: str | None = None
+    calls: list[LedgerRow] = []
+
+
+class TurnStore:
+    """`give_up` says whether waiting for Postgres has become pointless."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def load(self, payload: TurnPayload, run: int, history: int, give_up: Callable[[], bool]) -> LoadedContext:
+        args = (payload.tenant, payload.job_id, run, payload.conversation_id, history)
+        row = await _persist(lambda: self._pool.fetchrow(queries["turn_context"], *args), give_up)
+        if row is None:
+            raise RuntimeError("turn_context returns one row")
+        ended = msgspec.json.decode(row["ended"], type=JobRecord) if row["ended"] else None
+        messages = tuple(msgspec.json.decode(row["history"], type=list[Message]))
+        return LoadedContext(ended, row["conversation_user"], messages, row["tenant_known"])
+
+    async def end(self, tenant: str, end: TurnEnd, give_up: Callable[[], bool]) -> JobRecord:
+        """The job's one end: this one, or that of whoever came first."""
+        query = queries["commit_turn" if end.state == "succeeded" else "end_job"]
+        text = jsonb(end)
+        row = await _persist(lambda: self._pool.fetchrow(query, tenant, text), give_up)
+        if row is None:
+            raise RuntimeError("an end returns one row")
+        return msgspec.json.decode(row["record"], type=JobRecord)
+
+    async def post(self, tenant: str, rows: list[LedgerRow], give_up: Callable[[], bool]) -> None:
+        """Ledger rows of an attempt that did not end its job."""
+        if rows:
+            text = jsonb(rows)
+            await _persist(lambda: self._pool.fetchrow(queries["end_attempt"], tenant, text), give_up)
+
+
+async def _persist(statement: Callable[[], Awaitable[T]], give_up: Callable[[], bool]) -> T:
+    delay_s = 0.05
+    while True:
+        try:
+            return await statement()
+        except Unavailable as error:
+            if give_up():
+                raise
+            logger.warning("waiting for Postgres: %s", error)
+            await asyncio.sleep(delay_s)
+            delay_s = min(delay_s * 2, 2.0)

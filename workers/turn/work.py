@@ -1,0 +1,88 @@
+"""The one value a turn's stages share, and what may come out of answering it."""
+
+import time
+import traceback
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import msgspec
+
+from agents.api import Agent, Message, Reply
+from shared.errors import SwitchboardError
+from shared.jobs import JobError
+from shared.wire import TurnPayload
+from workers.ledger.book import LedgerRow
+from workers.queue.scripts import Claimed
+
+MAX_TRACEBACK_CHARS = 16_000
+
+
+class AttemptError(msgspec.Struct, frozen=True):
+    """Why one attempt failed, as kept with the job."""
+
+    attempt: int
+    code: str
+    message: str
+    at_us: int | None = None
+    """None for an attempt whose worker vanished."""
+
+
+@dataclass(slots=True)
+class Work:
+    """One attempt at one turn. `rows` are the ledger rows of its calls, and of lost calls of earlier attempts."""
+
+    job: Claimed
+    payload: TurnPayload
+    agent: Agent | None
+    user_id: str | None = None
+    history: tuple[Message, ...] = ()
+    rows: dict[str, LedgerRow] = field(default_factory=dict)
+    errors: list[AttemptError] = field(default_factory=list)
+
+    def earlier_errors(self) -> list[AttemptError]:
+        """One for every attempt before this one; those that said nothing were killed with their worker."""
+        told = msgspec.json.decode(self.job.errors, type=list[AttemptError]) if self.job.errors else []
+        by_attempt = {error.attempt: error for error in told}
+        lost = "its worker stopped without a word"
+        return [
+            by_attempt.get(attempt, AttemptError(attempt, "worker_lost", lost))
+            for attempt in range(1, self.job.attempt)
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    reply: Reply
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    after_s: float
+    error: JobError
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Over without a reply: `state` is dead, cancelled or rejected."""
+
+    state: str
+    error: JobError
+    traceback: str | None = None
+
+
+Outcome: TypeAlias = Done | Retry | Failed
+
+
+def job_error(error: BaseException) -> JobError:
+    """An exception as its job shows it: our own say what happened, others only that something did."""
+    if isinstance(error, SwitchboardError):
+        return JobError(error.code, str(error), error.retryable)
+    return JobError("internal_error", f"the agent failed ({type(error).__name__})", retryable=True)
+
+
+def traceback_of(error: BaseException) -> str:
+    return "".join(traceback.format_exception(error))[-MAX_TRACEBACK_CHARS:]
+
+
+def now_us() -> int:
+    return time.time_ns() // 1_000
