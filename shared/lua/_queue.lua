@@ -44,17 +44,15 @@ local function start(queue, worker, id, score, now_us, max_events)
   redis.call('ZADD', queue, '-' .. score, id)
   redis.call('HSET', queue .. ':held:' .. worker, id, attempt)
   local record = 'sb:job:' .. id
-  local v = redis.call('HMGET', record, 'created_us', 'run', 'started_us', 'cancel', 'user', 'errors')
+  local v = redis.call('HMGET', record, 'created_us', 'run', 'started_us', 'cancel', 'user', 'errors', 'seq')
   local open_calls = {}
   if v[1] then
     redis.call('ZREM', queue .. ':expiry', id)
     redis.call('HSET', record, 'state', 'running', 'attempts', attempt, 'worker', worker, 'started_us', v[3] or now_us)
-    if attempt > 1 then
-      append_event(id, 'attempt.reset', '{"attempt":' .. attempt .. '}', max_events)
-      open_calls = redis.call('HGETALL', 'sb:calls:' .. id)
-    end
+    if v[7] then append_event(id, 'attempt.reset', '{"attempt":' .. attempt .. '}', max_events) end
     append_event(id, 'job.started', '{"attempt":' .. attempt .. '}', max_events)
     redis.call('PUBLISH', 'sb:notify:' .. id, 'e')
+    open_calls = redis.call('HGETALL', 'sb:calls:' .. id)
   end
   local payload = redis.call('GET', 'arq:job:' .. id)
   return { id, score, attempt, payload, v[1], v[2], v[3] or now_us, v[4], v[5], v[6],

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,9 @@ import asyncpg
 import httpx
 
 from ops.stack.standin import Standin
-from shared.config import Settings
+from shared import keys
+from shared.config import Settings, environment_name
+from shared.errors import Unavailable
 from shared.ids import uuid7
 from shared.jobs import JobRecord
 from shared.redis import Commands, connect
@@ -21,6 +24,13 @@ from workers.main import open_worker
 from workers.queue.worker import LeaseWorker
 
 TENANT = "acme"
+
+
+def environment_of(settings: Settings) -> dict[str, str]:
+    """What a child process needs to have the same settings."""
+    given = {name: getattr(settings, name) for name in settings.model_fields_set}
+    plain = {name: getattr(value, "get_secret_value", lambda value=value: value)() for name, value in given.items()}
+    return os.environ | {environment_name(name): str(value) for name, value in plain.items()}  # noqa: TID251 - a child's
 
 
 @dataclass
@@ -41,8 +51,9 @@ class Deployment:
         books = await asyncpg.connect(database.superuser)
         await books.execute("INSERT INTO tenants (tenant_id, name) VALUES ($1, 'Acme')", TENANT)
         async with httpx.AsyncClient(base_url=standin.url) as client:
-            yield cls(settings, commands, Intake(commands, settings), books, client)
-        await books.close()
+            opened = cls(settings, commands, Intake(commands, settings), books, client)
+            yield opened
+        await opened.books.close()
         await commands.aclose()
 
     @contextlib.asynccontextmanager
@@ -83,6 +94,30 @@ class Deployment:
                 if record.state.ended:
                     return record
                 await asyncio.sleep(0.005)
+
+    async def ended_after_outage(self, job_id: str, timeout_s: float) -> JobRecord:
+        """`ended`, by a caller that asks again while Redis is away."""
+        async with asyncio.timeout(timeout_s):
+            while True:
+                try:
+                    return await self.ended(job_id, timeout_s)
+                except Unavailable:
+                    await asyncio.sleep(0.05)
+
+    async def deltas(self, job_id: str) -> list[bytes]:
+        """The pieces of text readers have seen, as JSON."""
+        events = await self.commands.redis.xrange(keys.events(job_id))
+        return [fields[b"d"] for _, fields in events if fields[b"t"] == b"message.delta"]
+
+    async def reconnect_books(self, database: Database) -> None:
+        self.books.terminate()
+        self.books = await asyncpg.connect(database.superuser)
+
+    async def rows(self, table: str, job_id: str) -> list[dict[str, Any]]:
+        """Rows of a job, in the order they were made."""
+        order = {"messages": "seq", "llm_calls": "call_id"}.get(table, "run")
+        query = f"SELECT * FROM {table} WHERE job_id = $1 ORDER BY {order}"  # noqa: S608 - names come from tests
+        return [dict(row) for row in await self.books.fetch(query, job_id)]
 
     async def behave(self, *rules: dict[str, Any]) -> None:
         (await self.standin.post("/_behaviour", json=list(rules))).raise_for_status()

@@ -1,7 +1,6 @@
 """A worker killed or frozen at any point of a turn: one reply, one set of rows, every call in the books."""
 
 import asyncio
-import os
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -10,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from shared.config import Settings, environment_name
+from shared.config import Settings
 from tests.conftest import Eventually
-from tests.turn.deployment import TENANT, Deployment
+from tests.turn.deployment import TENANT, Deployment, environment_of
 from tests.turn.doomed_worker import POINTS
 
 ROOT = Path(__file__).parents[2]
@@ -24,9 +23,6 @@ DONE = {"committed", "finishing", "finished"}
 
 @asynccontextmanager
 async def doomed_worker(settings: Settings, point: str, signal_name: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    given = {name: getattr(settings, name) for name in settings.model_fields_set}
-    plain = {name: getattr(value, "get_secret_value", lambda value=value: value)() for name, value in given.items()}
-    env = os.environ | {environment_name(name): str(value) for name, value in plain.items()}  # noqa: TID251 - a child's
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
@@ -34,7 +30,7 @@ async def doomed_worker(settings: Settings, point: str, signal_name: str) -> Asy
         point,
         signal_name,
         cwd=ROOT,
-        env=env,
+        env=environment_of(settings),
         stdout=asyncio.subprocess.DEVNULL,
     )
     try:
@@ -45,17 +41,11 @@ async def doomed_worker(settings: Settings, point: str, signal_name: str) -> Asy
         await process.wait()
 
 
-async def rows_of(deployment: Deployment, table: str, job_id: str) -> list[dict[str, object]]:
-    order = {"messages": "seq", "llm_calls": "call_id", "jobs": "run"}[table]
-    query = f"SELECT * FROM {table} WHERE job_id = $1 ORDER BY {order}"  # noqa: S608 - names of this file
-    return [dict(row) for row in await deployment.books.fetch(query, job_id)]
-
-
 async def check_books(deployment: Deployment, job_id: str, *, calls: int) -> None:
     """One job row, one question, one reply, and as many ledger rows as there were calls."""
-    assert [row["state"] for row in await rows_of(deployment, "jobs", job_id)] == ["succeeded"]
-    assert [row["role"] for row in await rows_of(deployment, "messages", job_id)] == ["user", "assistant"]
-    ledger = await rows_of(deployment, "llm_calls", job_id)
+    assert [row["state"] for row in await deployment.rows("jobs", job_id)] == ["succeeded"]
+    assert [row["role"] for row in await deployment.rows("messages", job_id)] == ["user", "assistant"]
+    ledger = await deployment.rows("llm_calls", job_id)
     assert len(ledger) == calls, ledger
     assert all(row["cost_nano_usd"] for row in ledger)
     assert [row["status"] for row in ledger].count("ok") >= 1
@@ -111,14 +101,14 @@ async def test_a_frozen_worker_that_wakes_after_its_job_was_taken_over_changes_n
             calls = 2 if point not in DONE else 1
 
             async def settled() -> bool:
-                return len(await rows_of(deployment, "llm_calls", job_id)) >= 1
+                return len(await deployment.rows("llm_calls", job_id)) >= 1
 
             await eventually(settled)
             frozen.send_signal(signal.SIGTERM)
             assert await frozen.wait() == 0
     assert record.state == "succeeded"
-    assert [row["state"] for row in await rows_of(deployment, "jobs", job_id)] == ["succeeded"]
-    assert [row["role"] for row in await rows_of(deployment, "messages", job_id)] == ["user", "assistant"]
-    assert len(await rows_of(deployment, "llm_calls", job_id)) <= calls
+    assert [row["state"] for row in await deployment.rows("jobs", job_id)] == ["succeeded"]
+    assert [row["role"] for row in await deployment.rows("messages", job_id)] == ["user", "assistant"]
+    assert len(await deployment.rows("llm_calls", job_id)) <= calls
     stored = await deployment.books.fetchval("SELECT reply FROM jobs WHERE job_id = $1", job_id)
     assert stored == record.reply

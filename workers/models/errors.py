@@ -68,7 +68,8 @@ def translate(error: Exception, provider: str) -> UpstreamError:
     if isinstance(error, openai.APIStatusError | anthropic.APIStatusError):
         return _of_response(provider, error.response, _fault_names(error.body))
     cause = error.__cause__ if isinstance(error.__cause__, httpx2.HTTPError) else error
-    return UpstreamUnavailable(f"{provider} {_what_failed(cause)}.", provider=provider)
+    never_sent = isinstance(cause, httpx2.ConnectTimeout | httpx2.ConnectError | httpx2.PoolTimeout)
+    return UpstreamUnavailable(f"{provider} {_what_failed(cause)}.", provider=provider, billed=not never_sent)
 
 
 def of_stream(provider: str, fault: object, request_id: str | None) -> UpstreamError:
