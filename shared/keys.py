@@ -6,7 +6,7 @@
     <queue>:delayed          zset    id → due ms of a retry; its original score is in the job record
     <queue>:expiry           zset    id → ms at which a never-started job expires (followers included)
     <queue>:leases           zset    worker incarnation → lease deadline ms
-    <queue>:held:<worker>    hash    id → attempt this incarnation runs; the fence of every write a worker makes
+    <queue>:held:<worker>    hash    id → claim (Unix µs) this incarnation runs; the fence of every write a worker makes
     <queue>:cancel:<worker>  set     ids this incarnation should cancel
     <queue>:wake             list    wake tokens, capped
     sb:job:<id>              hash    the job record (shared.jobs.JobRecord)

@@ -83,12 +83,14 @@ class Commands:
                 for command, _ in batch:
                     pipe.execute_command(*command)
                 replies = await pipe.execute(raise_on_error=False)
-        except (RedisError, OSError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, everyone who waits must learn of it
             replies = [error] * len(batch)
         except asyncio.CancelledError:
             for _, reply in batch:
                 reply.cancel()
             raise
+        if any(isinstance(value, ReadOnlyError) for value in replies):
+            await self.redis.connection_pool.disconnect(inuse_connections=False)  # the primary may be elsewhere now
         for (_, reply), value in zip(batch, replies, strict=True):
             if reply.done():  # its caller went away
                 continue

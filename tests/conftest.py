@@ -10,11 +10,11 @@ import itertools
 import shutil
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol
 
 import asyncpg
 import httpx
@@ -26,8 +26,6 @@ from ops.stack.postgres import Postgres, start_postgres
 from ops.stack.standin import Standin, start_standin
 from ops.stack.valkey import Valkey, start_valkey
 from sql.migrate import migrate
-
-T = TypeVar("T")
 
 TEMPLATE = "switchboard_template"
 NO_FSYNC = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_wal_size": "2GB"}
@@ -172,7 +170,7 @@ async def standin(standin_process: Standin) -> Standin:
 
 
 class Eventually(Protocol):
-    async def __call__(self, condition: Callable[[], T | Awaitable[T]], timeout_s: float = 5.0) -> T: ...
+    async def __call__(self, condition: Callable[[], object], timeout_s: float = 5.0) -> Any: ...
 
 
 @pytest.fixture
@@ -181,7 +179,7 @@ def eventually() -> Eventually:
     return _eventually
 
 
-async def _eventually(condition: Callable[[], T | Awaitable[T]], timeout_s: float = 5.0) -> T:
+async def _eventually(condition: Callable[[], object], timeout_s: float = 5.0) -> Any:
     deadline_s = time.monotonic() + timeout_s
     while True:
         value = condition()

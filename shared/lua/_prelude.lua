@@ -47,6 +47,7 @@ local function end_unstarted(id, state, code, message, now_us, max_events, resul
   local record = 'sb:job:' .. id
   local v = redis.call('HMGET', record, 'queue', 'tenant', 'conv', 'run', 'created_us')
   local queue = v[1]
+  if not queue then return end -- no such job
   local error = cjson.encode({ code = code, message = message })
   redis.call('XADD', 'sb:ended', '*', 'id', id, 'state', state, 'error', error, 'run', v[4] or '1', 'created_us', v[5],
     'finished_us', now_us, 'payload', redis.call('GET', 'arq:job:' .. id) or '')

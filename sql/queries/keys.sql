@@ -8,4 +8,4 @@ SELECT upsert_tenant_key($1, $2, $3, $4, $5)
 
 -- name: upsert_development_key
 -- The development stack's tenant `dev` and its key, written by the owner: $1 sha256 of the key in hex.
-SELECT upsert_tenant_key('dev', 'Development', $1, ARRAY['chat', 'admin'], 'development stack')
+SELECT upsert_tenant_key('dev', 'Development', $1, ARRAY['chat', 'admin', 'operator'], 'development stack')

@@ -17,3 +17,7 @@ SELECT end_attempt($1, $2) AS added
 -- name: job_record
 -- An ended job's record (JSON) or NULL: $1 tenant, $2 job.
 SELECT job_record($1, $2) AS record
+
+-- name: turn_takeover
+-- turn_context for a claim that is not a job's first: $1 to $5 as there, $6 the claim, which is registered.
+SELECT ended, conversation_user, history, settings, tenant_known FROM turn_takeover($1, $2, $3, $4, $5, $6)

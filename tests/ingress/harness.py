@@ -76,7 +76,7 @@ class Worker:
     commands: Commands
     queue: str = "default"
     name: str = "tests"
-    attempts: dict[str, int] = field(default_factory=dict)
+    claims: dict[str, str] = field(default_factory=dict)
 
     @property
     def _keys(self) -> list[str]:
@@ -90,24 +90,25 @@ class Worker:
 
     async def claim(self, n: int = 100) -> list[str]:
         await self.join()
-        _next_ms, _ended, *jobs = await Script("claim")(self.commands, self._keys, [self.name, n, 60_000, 2_000, 3_600])
-        taken = {job[0].decode(): int(job[2]) for job in jobs}
-        self.attempts.update(taken)
+        argv: list[Any] = [self.name, n, 60_000, 2_000, 3_600]
+        _next_ms, _ended, _held, claim, *jobs = await Script("claim")(self.commands, self._keys, argv)
+        taken = {job[0].decode(): claim.decode() for job in jobs}
+        self.claims.update(taken)
         return list(taken)
 
     async def say(self, job_id: str, *pieces: str, max_events: int = 2_000) -> None:
         argv: list[Any] = [self.name, max_events]
         for piece in pieces:
-            argv += [job_id, self.attempts[job_id], "message.delta", json.dumps({"delta": piece})]
+            argv += [job_id, self.claims[job_id], "message.delta", json.dumps({"delta": piece})]
         assert await Script("emit")(self.commands, self._keys, argv) == []
 
     async def end(self, job_id: str, state: str = "succeeded", reply: str | None = "done") -> None:
         fields: list[Any] = ["state", state, "finished_us", 2_000_000_000_000_000]
         if reply is not None:
             fields += ["reply", reply]
-        attempt = self.attempts.pop(job_id)
+        claim = self.claims.pop(job_id)
         argv: list[Any] = [self.name, 2_000, 3_600, 0, 60_000]
-        argv += [job_id, attempt, "end", 0, -1, 0, "", 0, len(fields) // 2, *fields]
+        argv += [job_id, claim, "end", 0, -1, 0, "", 0, len(fields) // 2, *fields]
         verdicts, _claimed = await Script("finish")(self.commands, self._keys, argv)
         assert verdicts == [b"OK"]
 

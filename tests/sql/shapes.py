@@ -33,6 +33,7 @@ def a_turn(**fields: Any) -> dict[str, Any]:
         "callback_url": None,
         "memory": False,
         "attempts": 1,
+        "claim": None,
         "attempt_errors": [],
         "created_us": CREATED_US,
         "started_us": CREATED_US + 1,

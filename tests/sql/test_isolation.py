@@ -7,6 +7,7 @@ import asyncpg
 import pytest
 
 from shared.db import Pool, jsonb
+from shared.ids import uuid7
 from sql import queries
 from tests.sql.shapes import DEAD, a_call, a_failed_call, a_turn
 
@@ -23,6 +24,7 @@ async def jobs(owner: Pool, commit: Any) -> dict[str, str]:
         turn = a_turn(memory=True, callback_url="https://example.org/hook", calls=[a_call()])
         await commit(tenant, turn)
         await commit(tenant, a_turn(**DEAD), query="end_job")
+        await owner.fetchrow(queries["turn_takeover"], tenant, uuid7(), 1, "conversation-1", 10, 7)
         done[tenant] = turn["job_id"]
     return done
 
@@ -175,4 +177,4 @@ async def test_the_development_key_can_be_given_again_and_again(owner: Pool, app
     for _ in range(2):
         await owner.execute(queries["upsert_development_key"], "d" * 64)
     row = await app.fetchrow(queries["resolve_api_key"], "d" * 64)
-    assert dict(row or {}) == {"tenant_id": "dev", "scopes": ["chat", "admin"]}
+    assert dict(row or {}) == {"tenant_id": "dev", "scopes": ["chat", "admin", "operator"]}

@@ -94,7 +94,7 @@ async def test_a_frozen_worker_that_wakes_after_its_job_was_taken_over_changes_n
         async def taken() -> bool:
             return bool(await deployment.commands.redis.exists(f"arq:retry:{job_id}"))
 
-        await eventually(taken, 10)
+        await eventually(taken, 30)
         async with deployment.worker():
             record = await deployment.ended(job_id)
             frozen.send_signal(signal.SIGCONT)
@@ -103,7 +103,7 @@ async def test_a_frozen_worker_that_wakes_after_its_job_was_taken_over_changes_n
             async def settled() -> bool:
                 return len(await deployment.rows("llm_calls", job_id)) >= 1
 
-            await eventually(settled)
+            await eventually(settled, 30)
             frozen.send_signal(signal.SIGTERM)
             assert await frozen.wait() == 0
     assert record.state == "succeeded"
@@ -112,3 +112,30 @@ async def test_a_frozen_worker_that_wakes_after_its_job_was_taken_over_changes_n
     assert len(await deployment.rows("llm_calls", job_id)) <= calls
     stored = await deployment.books.fetchval("SELECT reply FROM jobs WHERE job_id = $1", job_id)
     assert stored == record.reply
+
+
+async def test_a_frozen_worker_cannot_end_a_job_that_another_one_is_answering(
+    deployment: Deployment, settings: Settings, eventually: Eventually
+) -> None:
+    await deployment.behave({"faults": [{"status": 400}], "tokens_per_s": 30, "output_tokens": 60})
+    async with doomed_worker(settings, "answered", "SIGSTOP") as frozen:
+        job_id = await deployment.say("first")
+
+        async def refused() -> bool:
+            return (await deployment.served())["calls"] == 1
+
+        await eventually(refused, 30)
+        async with deployment.worker():
+
+            async def answering() -> bool:
+                return bool(await deployment.deltas(job_id))
+
+            await eventually(answering, 30)
+            frozen.send_signal(signal.SIGCONT)  # it holds a «dead» for this very job
+            record = await deployment.ended(job_id, 30)
+            frozen.send_signal(signal.SIGTERM)
+            assert await frozen.wait() == 0
+    assert (record.state, record.attempts) == ("succeeded", 2)
+    assert [row["state"] for row in await deployment.rows("jobs", job_id)] == ["succeeded"]
+    assert [row["status"] for row in await deployment.rows("llm_calls", job_id)] == ["error", "ok"]
+    assert await deployment.books.fetchval("SELECT count(*) FROM job_claims") == 0

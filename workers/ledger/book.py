@@ -19,8 +19,9 @@ from shared.wire import TurnPayload
 from workers.ledger import tokens
 from workers.ledger.prices import PriceList
 
-Status = Literal["ok", "error", "cut", "aborted", "lost"]
-"""`cut`: it broke off or was silent; `aborted`: we stopped it; `lost`: the worker vanished. These are estimated."""
+Status = Literal["ok", "error", "cut", "aborted", "lost", "unsent"]
+"""`cut`: it broke off or was silent; `aborted`: we stopped it; `lost`: the worker vanished. These are estimated.
+`unsent`: reserved but never made; such a row is not posted."""
 
 
 class LedgerRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,6 +98,10 @@ class Call:
     def aborted(self) -> LedgerRow:
         """A call we stopped: the provider bills what it was sent and what it had said."""
         return self._ended("aborted", self._estimate(), estimated=True)
+
+    def unsent(self) -> LedgerRow:
+        """A call whose reservation failed, so that it was not made; the reservation may stand in Redis."""
+        return self._ended("unsent", Usage(), estimated=False)
 
     def _estimate(self) -> Usage:
         return Usage(self.row.input_tokens, tokens.count(self.seen, self.row.model))

@@ -10,6 +10,7 @@ import msgspec
 
 from shared import keys
 from shared.db import Pool, jsonb
+from shared.errors import Unavailable
 from shared.jobs import JobError
 from shared.redis import Commands
 from shared.wire import decode_turn
@@ -19,10 +20,8 @@ from workers.turn.store import TurnEnd
 logger = logging.getLogger("switchboard.ends")
 
 BATCH = 100
-LOCK_MS = 10_000
-"""One worker at a time; only so that they do not do the same work twice."""
 UNREADABLE = "sb:ended:unreadable"
-"""Ends whose payload cannot be read; kept for a person to look at."""
+"""Ends that cannot be written; kept for a person to look at."""
 
 
 class EndsWriter:
@@ -31,33 +30,31 @@ class EndsWriter:
         self._pool = pool
 
     async def drain(self) -> None:
-        """Until none is left or another worker is at it. Raises Unavailable; what is left stays for the next time."""
-        while await self._commands.run("SET", f"{keys.ENDED}:lock", "1", "NX", "PX", LOCK_MS):
-            try:
-                entries = await self._commands.run("XRANGE", keys.ENDED, "-", "+", "COUNT", BATCH)
-                for entry_id, entry in entries:
-                    await self._write(entry)
-                    await self._commands.run("XDEL", keys.ENDED, entry_id)
-            finally:
-                await self._commands.run("DEL", f"{keys.ENDED}:lock")
-            if len(entries) < BATCH:
-                return
+        """Until none is left. Raises Unavailable; what is left stays for the next time.
+
+        Several workers may be at it at once: each row is written once all the same, and nothing has to be locked in
+        a Redis that may be full of what is drained here.
+        """
+        while entries := await self._commands.run("XRANGE", keys.ENDED, "-", "+", "COUNT", BATCH):
+            for entry_id, entry in entries:
+                await self._write(entry)
+                await self._commands.run("XDEL", keys.ENDED, entry_id)
 
     async def _write(self, entry: dict[bytes, bytes]) -> None:
         try:
-            end = _turn_end(entry)
-        except (msgspec.MsgspecError, KeyError) as error:
-            logger.error("end of job %s cannot be read: %s", entry.get(b"id"), error)  # noqa: TRY400 - no traceback needed
+            tenant, end = _turn_end(entry)
+            await self._pool.fetchrow(queries["end_job"], tenant, jsonb(end))
+        except Unavailable:
+            raise
+        except Exception:  # one that cannot be written must not hold up the others
+            logger.exception("end of job %s cannot be written", entry.get(b"id"))
             flat = [part for pair in entry.items() for part in pair]
             await self._commands.run("XADD", UNREADABLE, "*", *flat)
-            return
-        tenant = decode_turn(entry[b"payload"]).tenant
-        await self._pool.fetchrow(queries["end_job"], tenant, jsonb(end))
 
 
-def _turn_end(entry: dict[bytes, bytes]) -> TurnEnd:
+def _turn_end(entry: dict[bytes, bytes]) -> tuple[str, TurnEnd]:
     payload = decode_turn(entry[b"payload"])
-    return TurnEnd(
+    return payload.tenant, TurnEnd(
         job_id=payload.job_id,
         run=int(entry[b"run"]),
         state=entry[b"state"].decode(),
@@ -72,6 +69,7 @@ def _turn_end(entry: dict[bytes, bytes]) -> TurnEnd:
         callback_url=payload.callback_url,
         memory=False,
         attempts=0,
+        claim=None,
         attempt_errors=[],
         created_us=int(entry[b"created_us"]),
         started_us=None,

@@ -7,10 +7,12 @@ shutdown are ours. Nothing a job or a hook does escapes into the worker's loop.
 import asyncio
 import logging
 import time
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from arq.constants import keep_cronjob_progress, retry_key_prefix
+import arq.worker as arq_worker
+from arq.constants import retry_key_prefix
 from arq.jobs import SerializationError, deserialize_job_raw, serialize_result
 from arq.utils import args_to_string, ms_to_datetime, to_ms, truncate
 from arq.worker import JobExecutionFailed, Retry, RetryJob
@@ -61,22 +63,45 @@ async def run(worker: "LeaseWorker", job: Claimed) -> None:
         }
         await _hook(worker.on_job_start, ctx)
         end = await _execute(worker, attempt, ctx)
-        await _hook(worker.on_job_end, ctx)
-    if end is None or job.lost:
-        logger.warning("%s lost to another worker", attempt.ref)
-        return
-    await worker.emitter.flush(job)
-    ours = await asyncio.shield(worker.finisher.finish(job.worker, end))
-    if not ours:
-        logger.warning("%s was no longer ours when it ended", attempt.ref)
-    elif ctx:
+    ours = False
+    try:
+        if ctx:
+            await _hook(worker.on_job_end, ctx)
+    finally:  # what the job did is done, whatever stops us now
+        ours = await _uninterrupted(_conclude(worker, attempt, end))
+    if ours and ctx:
         await _hook(worker.after_job_end, ctx)
 
 
+async def _conclude(worker: "LeaseWorker", attempt: Attempt, end: Finish | None) -> bool:
+    job = attempt.job
+    if end is not None and not job.lost:
+        await worker.emitter.flush(job)
+        if await worker.finish(job, end):
+            return True
+    logger.warning("%s was no longer ours when it ended", attempt.ref)
+    return False
+
+
+async def _uninterrupted(coroutine: Coroutine[Any, Any, bool]) -> bool:
+    """Sees it through; a cancellation that comes meanwhile takes effect afterwards."""
+    task = asyncio.ensure_future(coroutine)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled
+    return task.result()
+
+
 async def _prepare(worker: "LeaseWorker", attempt: Attempt) -> BaseException | None:
-    """Reads the payload; the reason why the job cannot be run, or None."""
+    """Reads the payload; the reason why the job cannot be run, or None. Says it in arq's words."""
     job = attempt.job
     if not job.payload:
+        logger.warning("job %s expired", job.id)
         return JobExecutionFailed("job expired")
     try:
         read = deserialize_job_raw(job.payload, deserializer=worker.job_deserializer)
@@ -85,15 +110,18 @@ async def _prepare(worker: "LeaseWorker", attempt: Attempt) -> BaseException | N
         return error
     attempt.name, attempt.args, attempt.kwargs, enqueued_try, attempt.enqueued_ms = read
     if worker.allow_abort_jobs and await worker.take_abort(job.id):
+        logger.info("%6.2fs ⊘ %s:%s aborted before start", _waited_s(attempt), job.id, attempt.name)
         return asyncio.CancelledError()
     attempt.function = worker.functions.get(attempt.name)
     if attempt.function is None:
+        logger.warning("job %s, function %r not found", job.id, attempt.name)
         return JobExecutionFailed(f"function {attempt.name!r} not found")
     if enqueued_try and enqueued_try > attempt.job_try:
         attempt.job_try = enqueued_try
         await worker.pool.setex(retry_key_prefix + job.id, _RETRY_TTL_S, str(enqueued_try))
     max_tries = worker.max_tries if attempt.function.max_tries is None else attempt.function.max_tries
     if attempt.job_try > max_tries:
+        logger.warning("%6.2fs ! %s max retries %d exceeded", _waited_s(attempt), attempt.ref, max_tries)
         return JobExecutionFailed(f"max {max_tries} retries exceeded")
     return None
 
@@ -101,14 +129,13 @@ async def _prepare(worker: "LeaseWorker", attempt: Attempt) -> BaseException | N
 async def _refuse(worker: "LeaseWorker", attempt: Attempt, reason: BaseException) -> Finish | None:
     """The end of a job that cannot be run. One that came through admission ends in Postgres first."""
     job = attempt.job
-    logger.warning("%s cannot be run: %s", attempt.ref, reason)
     worker.jobs_failed += 1
     if worker.unrunnable is not None and job.created_us is not None:
         verdict = await worker.unrunnable(job, str(reason))
-        return Finish(job.id, job.attempt, "end", posted=verdict.posted, fields=verdict.fields)
+        return Finish(job.id, job.claim, "end", posted=verdict.posted, fields=verdict.fields)
     keep_s = 0.0 if worker.keep_result_forever else worker.keep_result_s
     result = _serialize(worker, attempt, False, reason) if worker.keep_result_forever or keep_s > 0 else None
-    return Finish(job.id, job.attempt, "end", result=result or b"", result_ms=to_ms(keep_s) or 0)
+    return Finish(job.id, job.claim, "end", result=result or b"", result_ms=to_ms(keep_s) or 0)
 
 
 async def _execute(worker: "LeaseWorker", attempt: Attempt, ctx: dict[Any, Any]) -> Finish | None:
@@ -116,8 +143,7 @@ async def _execute(worker: "LeaseWorker", attempt: Attempt, ctx: dict[Any, Any])
     timeout_s = worker.job_timeout_s if function.timeout_s is None else function.timeout_s
     _log_start(attempt, with_args=worker.log_args)
     try:
-        async with asyncio.timeout(timeout_s):
-            result = await function.coroutine(ctx, *attempt.args, **attempt.kwargs)
+        result = await _call(worker, attempt, ctx, timeout_s)
         shown = truncate(repr(result)) if worker.log_results and result is not None else ""
     except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - whatever a job raises is judged, as in arq
         return _judge_error(worker, attempt, error)
@@ -130,6 +156,18 @@ async def _execute(worker: "LeaseWorker", attempt: Attempt, ctx: dict[Any, Any])
     if isinstance(result, Ended):
         return _end(attempt, "end", posted=result.posted, fields=result.fields)
     return _with_result(worker, attempt, True, result)
+
+
+async def _call(worker: "LeaseWorker", attempt: Attempt, ctx: dict[Any, Any], timeout_s: float | None) -> object:
+    """The function itself: the only part of an attempt that an abort or a caller's cancellation stops."""
+    task = asyncio.current_task()
+    if task is not None:
+        worker.job_tasks[attempt.job.id] = task
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await attempt.function.coroutine(ctx, *attempt.args, **attempt.kwargs)
+    finally:
+        worker.job_tasks.pop(attempt.job.id, None)
 
 
 def _judge_error(worker: "LeaseWorker", attempt: Attempt, error: BaseException) -> Finish | None:
@@ -149,18 +187,19 @@ def _judge_error(worker: "LeaseWorker", attempt: Attempt, error: BaseException) 
         logger.info("%6.2fs ↻ %s cancelled, will be run again", elapsed_s, attempt.ref)
         worker.jobs_retried += 1
         return _end(attempt, "release" if worker.draining else "retry", posted=False)
-    extra = getattr(error, "extra", None)
-    logger.error(
-        "%6.2fs ! %s failed, %s: %s",
-        elapsed_s,
-        attempt.ref,
-        type(error).__name__,
-        error,
-        exc_info=error,
-        extra={"extra": extra() if callable(extra) else extra},
-    )
+    name, extra = type(error).__name__, {"extra": _extra_of(error)}
+    logger.error("%6.2fs ! %s failed, %s: %s", elapsed_s, attempt.ref, name, error, exc_info=error, extra=extra)
     worker.jobs_failed += 1
     return _with_result(worker, attempt, False, error)
+
+
+def _extra_of(error: BaseException) -> object:
+    """arq's way for an exception to add to its log record."""
+    extra = getattr(error, "extra", None)
+    try:
+        return extra() if callable(extra) else extra
+    except Exception as failure:  # noqa: BLE001 - a deployment's code; its job has failed already
+        return f"{type(failure).__name__}: {failure}"
 
 
 def _with_result(worker: "LeaseWorker", attempt: Attempt, success: bool, result: object) -> Finish:
@@ -173,8 +212,9 @@ def _with_result(worker: "LeaseWorker", attempt: Attempt, success: bool, result:
 
 def _end(attempt: Attempt, verb: Any, **how: Any) -> Finish:
     # a cron job's in-progress key outlives it, so that the workers' clocks need not agree on when it was due
-    keep_ms = keep_cronjob_progress * 1000 if hasattr(attempt.function, "next_run") else -1
-    return Finish(attempt.job.id, attempt.job.attempt, verb, keep_ms=keep_ms, **how)
+    keep_s = arq_worker.keep_cronjob_progress  # type: ignore[attr-defined]  # read where arq reads it
+    keep_ms = to_ms(keep_s) if hasattr(attempt.function, "next_run") else -1
+    return Finish(attempt.job.id, attempt.job.claim, verb, keep_ms=keep_ms, **how)
 
 
 def _serialize(worker: "LeaseWorker", attempt: Attempt, success: bool, result: object) -> bytes | None:
@@ -203,6 +243,10 @@ async def _hook(hook: Any, ctx: dict[Any, Any]) -> None:
         await hook(ctx)
     except Exception:
         logger.exception("hook %s failed", getattr(hook, "__qualname__", hook))
+
+
+def _waited_s(attempt: Attempt) -> float:
+    return time.time_ns() / 1e9 - attempt.enqueued_ms / 1000
 
 
 def _elapsed_s(attempt: Attempt) -> float:

@@ -57,10 +57,10 @@ class Emitter:
     async def _send(self, before: "asyncio.Task[None] | None", texts: dict[str, tuple[Claimed, list[str]]]) -> None:
         if before is not None:
             await asyncio.wait([before])  # pieces of one job must not overtake each other
-        by_worker: dict[str, list[tuple[str, int, str, str]]] = {}
+        by_worker: dict[str, list[tuple[str, str, str, str]]] = {}
         for job, pieces in texts.values():
             data = msgspec.json.encode({"delta": "".join(pieces)}).decode()
-            by_worker.setdefault(job.worker, []).append((job.id, job.attempt, EventType.DELTA.value, data))
+            by_worker.setdefault(job.worker, []).append((job.id, job.claim, EventType.DELTA.value, data))
         for worker, events in by_worker.items():
             try:
                 lost: Any = await self._scripts.emit(worker, events)

@@ -23,6 +23,7 @@ logger = logging.getLogger("switchboard.lease")
 
 _beat = Script("beat")
 BEATS_PER_LEASE = 4
+_RETRY_S = 0.05
 
 
 def new_incarnation() -> str:
@@ -43,9 +44,10 @@ class LeaseThread:
         wedged_s: float,
         loop: AbstractEventLoop,
         on_cancel: Callable[[list[str]], None],
-        on_lost: Callable[[], None],
+        on_lost: Callable[[str], None],
     ) -> None:
-        self._redis: Any = _sync_client(pool, timeout_s=lease_s)
+        # A silent connection must be found out with enough of the lease left to renew it on another.
+        self._redis: Any = _sync_client(pool, timeout_s=lease_s / BEATS_PER_LEASE)
         self._queue, self._worker, self._lease_s, self._wedged_s = queue, worker, lease_s, wedged_s
         self._loop, self._on_cancel, self._on_lost = loop, on_cancel, on_lost
         self._answered_at = time.monotonic()
@@ -62,22 +64,33 @@ class LeaseThread:
     def join(self) -> None:
         """Waits for the thread. Blocks; call it off the loop."""
         self._thread.join(timeout=self._lease_s)
-        self._redis.close()
 
     def _run(self) -> None:
-        while not self._stop.wait(self._lease_s / BEATS_PER_LEASE):
+        try:
+            self._renew()
+        finally:
+            self._redis.close()
+
+    def _renew(self) -> None:
+        pause_s = self._lease_s / BEATS_PER_LEASE
+        wait_s = pause_s
+        while not self._stop.wait(wait_s):
+            wait_s = pause_s
             if not self._call_loop(self._answered):
                 return
             if time.monotonic() - self._answered_at > self._wedged_s:
                 logger.error("event loop has not answered for %.0f s: giving up the lease", self._wedged_s)
+                self._call_loop(self._on_lost, self._worker)  # should it ever come back
                 return
             try:
                 alive, *cancel = self._beat()
             except (RedisError, OSError) as error:
                 logger.warning("lease not renewed: %s", error)  # the lease itself says how long this may go on
+                self._redis.connection_pool.disconnect()
+                wait_s = _RETRY_S
                 continue
             if not alive:
-                self._call_loop(self._on_lost)
+                self._call_loop(self._on_lost, self._worker)
                 return
             if cancel:
                 self._call_loop(self._on_cancel, [job_id.decode() for job_id in cancel])
@@ -112,6 +125,4 @@ def _sync_client(pool: ConnectionPool, *, timeout_s: float) -> sync_redis.Redis:
         tls = {name: value for name, value in given.items() if name.startswith("ssl_")}
         if tls or "ssl" in pool.connection_class.__name__.lower():
             kwargs |= {"ssl": True, **tls}
-    return sync_redis.Redis(
-        **kwargs, socket_timeout=timeout_s, socket_connect_timeout=timeout_s / 2, socket_keepalive=True
-    )
+    return sync_redis.Redis(**kwargs, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, socket_keepalive=True)

@@ -36,16 +36,28 @@ class Claimed:
     """JSON array of earlier attempts' errors."""
     open_calls: Mapping[str, bytes]
     """Model calls of earlier attempts whose ledger rows Postgres does not have: call id → row (JSON)."""
+    claim: str = ""
+    """When it was taken, Unix µs by Redis's clock: names this attempt in every fence."""
     worker: str = ""
     lost: bool = False
     """The lease is gone: whatever this attempt still does must change nothing."""
+    concluded: bool = False
+    """How it ended is told to Redis, or was."""
+
+    @property
+    def first(self) -> bool:
+        """Nobody had it before in this run: there is no earlier attempt to fence off."""
+        return str(self.started_us) == self.claim
 
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """What a claim brought. `next_ms`: until something is due again, None when nothing is known to be."""
+    """What a claim brought `worker`. `next_ms`: until something is due again, None when nothing is known to be."""
 
+    worker: str
     jobs: list[Claimed]
+    held: int
+    """Jobs Redis counts as this worker's, the new ones included."""
     next_ms: float | None
     ends_waiting: bool
     """Ends of never-started jobs wait in Redis for someone to take them to Postgres."""
@@ -56,7 +68,7 @@ class Finish:
     """One attempt's end, for `finish`."""
 
     id: str
-    attempt: int
+    claim: str
     verb: Literal["end", "retry", "release"]
     delay_ms: int = 0
     keep_ms: int = -1
@@ -67,32 +79,49 @@ class Finish:
 
     def argv(self) -> list[Argument]:
         flat = [part for pair in self.fields.items() for part in pair]
-        head: list[Argument] = [self.id, self.attempt, self.verb, self.delay_ms, self.keep_ms, int(self.posted)]
+        head: list[Argument] = [self.id, self.claim, self.verb, self.delay_ms, self.keep_ms, int(self.posted)]
         return [*head, self.result, self.result_ms, len(self.fields), *flat]
 
 
+class _OneByOne(Commands):
+    """Each command by itself, with the client's own retries and redis-py's own errors: how arq polls."""
+
+    async def run(self, *command: Argument) -> Any:
+        client: Any = self.redis  # redis-py does not type this one
+        return await client.execute_command(*command)
+
+
 class QueueScripts:
-    """One queue as its workers see it. Every method is one round trip and raises Unavailable when Redis is away."""
+    """One queue as its workers see it; every method is one round trip.
+
+    When Redis is away `beat`, `claim` and `held` raise redis-py's errors, as arq's poll does, the others Unavailable.
+    """
 
     def __init__(
         self, commands: Commands, queue: str, *, in_progress_ms: int, max_events: int, result_ttl_s: int
     ) -> None:
         self.queue = queue
         self.commands = commands
+        self._one_by_one = _OneByOne(commands.redis)
         self._in_progress_ms = in_progress_ms
         self._max_events = max_events
         self._result_ttl_s = result_ttl_s
 
     async def beat(self, worker: str, lease_ms: int, verb: Literal["join", "beat", "leave"]) -> list[str] | None:
         """Ids this worker should cancel; None when its lease is lost."""
-        alive, *ids = await _beat(self.commands, [self.queue], [worker, lease_ms, verb])
+        alive, *ids = await _beat(self._one_by_one, [self.queue], [worker, lease_ms, verb])
         return [job_id.decode() for job_id in ids] if alive else None
 
-    async def claim(self, worker: str, n: int) -> Claims | None:
-        """At most `n` due jobs; None when this worker has no lease."""
-        argv: list[Argument] = [worker, n, self._in_progress_ms, self._max_events, self._result_ttl_s]
-        reply = await _claim(self.commands, [self.queue], argv)
+    async def claim(self, worker: str, n: int, *, only: Sequence[str] = ()) -> Claims | None:
+        """At most `n` due jobs, of `only` when given; None when this worker has no lease."""
+        argv: list[Argument] = [worker, n, self._in_progress_ms, self._max_events, self._result_ttl_s, *only]
+        reply = await _claim(self._one_by_one, [self.queue], argv)
         return None if reply == b"LOST" else _claims(reply, worker)
+
+    async def held(self, worker: str) -> dict[str, str]:
+        """Jobs Redis counts as this worker's: id → claim."""
+        pairs = await self._one_by_one.redis.hgetall(f"{self.queue}:held:{worker}")  # type: ignore[misc]  # redis-py types both worlds at once
+        return {job_id.decode(): claim.decode() for job_id, claim in pairs.items()}
 
     async def finish(self, worker: str, ends: Sequence[Finish], claim_n: int) -> tuple[list[bool], Claims | None]:
         """Whether each attempt was still ours, and what was claimed in the same call (None: nothing was asked)."""
@@ -102,24 +131,30 @@ class QueueScripts:
         verdicts, claimed = await _finish(self.commands, [self.queue], argv)
         return [verdict == b"OK" for verdict in verdicts], _claims(claimed, worker) if claimed else None
 
-    async def emit(self, worker: str, events: Sequence[tuple[str, int, str, str]]) -> set[str]:
-        """Append (id, attempt, type, JSON) events; returns the ids that are not this worker's any more."""
+    async def emit(self, worker: str, events: Sequence[tuple[str, str, str, str]]) -> set[str]:
+        """Append (id, claim, type, JSON) events; returns the ids that are not this worker's any more."""
         argv: list[Argument] = [worker, self._max_events, *(part for event in events for part in event)]
         return {job_id.decode() for job_id in await _emit(self.commands, [self.queue], argv)}
 
     async def book(self, job: Claimed, rows: Mapping[str, bytes]) -> bool:
         """Keep ledger rows (call id → JSON) until they are posted; False when the attempt is not ours any more."""
         flat = [part for pair in rows.items() for part in pair]
-        argv: list[Argument] = [job.worker, job.id, job.attempt, *flat]
+        argv: list[Argument] = [job.worker, job.id, job.claim, *flat]
         return bool(await _book(self.commands, [self.queue, keys.calls(job.id)], argv) == b"OK")
 
 
 def _claims(reply: list[Any], worker: str) -> Claims:
-    next_ms, ends_waiting, *jobs = reply
-    return Claims([_claimed(job, worker) for job in jobs], None if next_ms < 0 else float(next_ms), bool(ends_waiting))
+    next_ms, ends_waiting, held, claim, *jobs = reply
+    return Claims(
+        worker,
+        [_claimed(job, worker, claim.decode()) for job in jobs],
+        held,
+        next_ms=None if next_ms < 0 else float(next_ms),
+        ends_waiting=bool(ends_waiting),
+    )
 
 
-def _claimed(reply: list[Any], worker: str) -> Claimed:
+def _claimed(reply: list[Any], worker: str, claim: str) -> Claimed:
     job_id, score, attempt, payload, created_us, run, started_us, cancel, user, errors, calls = reply
     return Claimed(
         id=job_id.decode(),
@@ -133,5 +168,6 @@ def _claimed(reply: list[Any], worker: str) -> Claimed:
         user_id=user.decode() if user else None,
         errors=errors,
         open_calls={call.decode(): row for call, row in zip(calls[::2], calls[1::2], strict=True)},
+        claim=claim,
         worker=worker,
     )

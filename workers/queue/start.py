@@ -17,6 +17,8 @@ from workers.queue.worker import LeaseWorker
 
 ENDLESS_TRIES = 1_000_000
 """A turn counts its own attempts: the last one must still run to end its job in Postgres."""
+POLL_S = 1.0
+"""How often an idle worker looks by itself; tokens and due times bring everything sooner."""
 ENDLESS_S = 86_400
 """A turn bounds its own answer; waiting for Postgres must not be mistaken for a job that hangs."""
 
@@ -47,6 +49,7 @@ def chat_worker(
         job_serializer=codec.encode,
         job_deserializer=codec.decode,
         max_jobs=settings.worker_concurrency,
+        poll_delay=POLL_S,
         job_completion_wait=max(1, round(settings.drain_s)),
         log_results=False,
         log_args=False,

@@ -1,7 +1,7 @@
 """Wake-up without polling: a blocking pop on the queue's token list, on a connection of its own.
 
 A token wakes one worker, not the herd. A worker that cannot take a job puts the token back. Losing one costs latency,
-never a job: the worker also looks by itself when the next thing is due, and every `FALLBACK_S`.
+never a job: the worker also looks by itself when the next thing is due, and every `poll_delay`.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from redis.exceptions import RedisError
 
 logger = logging.getLogger("switchboard.wake")
 
-FALLBACK_S = 1.0
+_BACK_OFF_S = 1.0
 _BLOCK_S = 5
 
 
@@ -51,8 +51,8 @@ class Waker:
             await self._redis.aclose(close_connection_pool=True)
 
     async def _pop_while_hungry(self) -> None:
+        self._appetite.clear()
         if not self._hungry():
-            self._appetite.clear()
             await self._appetite.wait()
             return
         try:
@@ -63,8 +63,6 @@ class Waker:
                 self.event.set()
             else:
                 await self._redis.lpush(self._tokens, token[1])
-                self._appetite.clear()
-                await self._appetite.wait()
         except (RedisError, OSError) as error:
             logger.warning("wake-up connection: %s", error)
-            await asyncio.sleep(FALLBACK_S)
+            await asyncio.sleep(_BACK_OFF_S)

@@ -6,11 +6,15 @@ subclass of pinned arq: what is not overridden here (cron, health, signals, hook
 
 import asyncio
 import contextlib
+import inspect
 import logging
+import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from datetime import datetime
+from functools import partial
 from signal import Signals
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 from arq.connections import create_pool, log_redis_info
 from arq.constants import abort_jobs_ss
@@ -21,18 +25,31 @@ from shared.errors import Unavailable
 from shared.redis import Commands
 from workers.queue import attempt
 from workers.queue.emitter import Emitter
-from workers.queue.finisher import Finisher
-from workers.queue.lease import LeaseThread, new_incarnation
-from workers.queue.scripts import MAX_CLAIM, Claimed, Claims, Finish, QueueScripts
+from workers.queue.membership import Membership
+from workers.queue.scripts import Claimed, Finish, QueueScripts
+from workers.queue.stopping import raise_if_cancelled, stop
+from workers.queue.taking import Taker
 from workers.queue.verdicts import Ended
-from workers.queue.wake import FALLBACK_S, Waker
+from workers.queue.wake import Waker
 
 logger = logging.getLogger("arq.worker")
 _HEART_BEAT_S = 0.5  # arq's cron window is twice this
+_BROKEN_DELAY_MS = 1_000
+_SHORTEST_IDLE_S = 0.001
+
+
+def _with_arqs_parameters(init: Callable[..., None]) -> inspect.Signature:
+    own = [p for p in inspect.signature(init).parameters.values() if p.kind is not p.VAR_KEYWORD]
+    names = {p.name for p in own}
+    arqs = [p for p in inspect.signature(Worker).parameters.values() if p.name not in names]
+    return inspect.Signature([*own[1:], *arqs])
 
 
 class LeaseWorker(Worker):
-    """Drop-in for `arq.Worker`; the keyword arguments named here are added to arq's."""
+    """Drop-in for `arq.Worker`; the keyword arguments named here are added to arq's.
+
+    A burst worker is a finite run that somebody waits for: there, an unreachable Redis is raised, as in arq.
+    """
 
     def __init__(
         self,
@@ -56,32 +73,31 @@ class LeaseWorker(Worker):
         self.on_ends_waiting = on_ends_waiting
         """Takes ends of never-started jobs to Postgres."""
         self._max_events, self._result_ttl_s = max_events, result_ttl_s
-        self.incarnation = ""
         self.claimed_count = 0
         self.scripts: QueueScripts
-        self.finisher: Finisher
         self.emitter: Emitter
-        self._lease: LeaseThread | None = None
+        self._taker: Taker
+        self._membership: Membership
         self._waker: Waker
+        self._opened = self._closing = False
         self._jobs: dict[str, Claimed] = {}
-        self._background: set[asyncio.Task[Any]] = set()
-        self._claiming: asyncio.Task[None] | None = None
+        """Jobs whose attempts run here, until Redis was told how they ended."""
+        self._waking: asyncio.Task[None] | None = None
         self._ends: asyncio.Task[None] | None = None
-        self._next_due_at: float | None = 0.0
         self._beaten_at = 0.0
+
+    __signature__: ClassVar[inspect.Signature] = _with_arqs_parameters(__init__)
+    """arq's command line passes on those settings that it finds here."""
 
     @property
     def draining(self) -> bool:
         """No new jobs are taken; running ones may finish within the grace period."""
-        return not self.allow_pick_jobs
+        return self._closing or not self.allow_pick_jobs
 
     @property
     def leaving(self) -> bool:
         """The grace period is over: what still runs is handed back."""
         return self.draining and (self.main_task is None or self.main_task.done() or self.main_task.cancelling() > 0)
-
-    def free_slots(self) -> int:
-        return 0 if self.draining else self.max_jobs - len(self.tasks)
 
     # --- life ---------------------------------------------------------------------------------------------------
 
@@ -95,17 +111,21 @@ class LeaseWorker(Worker):
                 expires_extra_ms=self.expires_extra_ms,
             )
         logger.info("Starting worker for %d functions: %s", len(self.functions), ", ".join(self.functions))
-        await log_redis_info(self.pool, logger.info)
+        with contextlib.suppress(*(() if self.burst else (RedisError, OSError))):  # the loop waits it out
+            await log_redis_info(self.pool, logger.info)
         self.ctx["redis"] = self.pool
         self._open()
         if self.on_startup:
             await self.on_startup(self.ctx)
+        await (self._run_burst() if self.burst else self._run_until_cancelled())
+
+    async def _run_until_cancelled(self) -> None:
+        self._waking = asyncio.ensure_future(self._waker.run())
         delay_s = 0.05
         while True:
+            raise_if_cancelled()
             try:
                 await self._poll_iteration()
-                if self.burst and await self._burst_is_over():
-                    return
                 delay_s = 0.05
                 await self._idle()
             except (Unavailable, RedisError, OSError) as error:
@@ -113,11 +133,22 @@ class LeaseWorker(Worker):
                 await asyncio.sleep(delay_s)
                 delay_s = min(delay_s * 2, 1.0)
 
+    async def _run_burst(self) -> None:
+        """Until the queue is empty or `max_burst_jobs` were taken. Nothing of ours but results stays in Redis."""
+        await self._poll_iteration()
+        while not await self._burst_is_over():
+            await self._idle()
+            await self._poll_iteration()
+        await self._quiet()
+        await self._membership.leave()
+
+    async def _burst_is_over(self) -> bool:
+        return 0 <= self.max_burst_jobs <= self._jobs_started() or await self.pool.zcard(self.queue_name) == 0
+
     def _open(self) -> None:
         """Everything that needs the pool; once."""
-        if self.incarnation:
+        if self._opened:
             return
-        self.incarnation = new_incarnation()
         self.scripts = QueueScripts(
             Commands(self.pool),
             self.queue_name,
@@ -125,50 +156,44 @@ class LeaseWorker(Worker):
             max_events=self._max_events,
             result_ttl_s=self._result_ttl_s,
         )
-        self.finisher = Finisher(self.scripts, want=self._want_next, take=self._take)
         self.emitter = Emitter(self.scripts)
-        self._waker = Waker(self.pool.connection_pool, self.queue_name, lambda: self.free_slots() > 0)
-        if not self.burst:
-            self._spawn(self._waker.run())
-
-    async def _join(self) -> None:
-        """Takes a lease and starts the thread that keeps it."""
-        lease = LeaseThread(
+        self._membership = Membership(
+            self.scripts,
             self.pool.connection_pool,
-            self.queue_name,
-            self.incarnation,
             lease_s=self.lease_s,
             wedged_s=self.wedged_s,
-            loop=asyncio.get_running_loop(),
             on_cancel=self.cancel_jobs,
-            on_lost=self._lost,
+            on_lost=self._stop_all_of,
         )
-        await self.scripts.beat(self.incarnation, int(self.lease_s * 1000), "join")
-        lease.start()
-        self._lease = lease
+        self._taker = Taker(
+            self.scripts,
+            self._membership,
+            running=self._jobs,
+            open_slots=lambda: 0 if self.draining else self.max_jobs - len(self.tasks),
+            merge_limit=lambda: 0 if self.draining or self.burst else self.queue_read_limit,
+            start=self._start,
+            on_ends_waiting=self._take_ends,
+            patience_s=lambda: self.lease_s if self.leaving else math.inf,
+        )
+        self._waker = Waker(self.pool.connection_pool, self.queue_name, self._taker.hungry)
+        self._opened = True
 
-    def _lost(self) -> None:
-        """The lease is gone: what runs here may be running elsewhere. Stop it, come back under a new name."""
-        if self._lease is None:
-            return
-        logger.error("lease lost: stopping %d jobs", len(self.tasks))
-        self._lease.stop()
-        self._lease = None
-        old, self.incarnation = self.incarnation, new_incarnation()
-        for job in self._running_of(old):
+    def _stop_all_of(self, incarnation: str) -> None:
+        """Its lease is gone: what it runs may be running elsewhere."""
+        jobs = [job for job in self._jobs.values() if job.worker == incarnation]
+        logger.error("lease lost: stopping %d jobs", len(jobs))
+        for job in jobs:
             job.lost = True
             self.tasks[job.id].cancel()
         self._waker.nudge()
-
-    def _running_of(self, incarnation: str) -> list[Claimed]:
-        return [job for job in self._jobs.values() if job.worker == incarnation]
 
     async def close(self) -> None:
         if not self._handle_signals:
             self.handle_sig(Signals.SIGUSR1)
         if self._pool is None:
             return
-        if self.incarnation:
+        self._closing = True
+        if self._opened:
             await self._leave()
         with contextlib.suppress(RedisError, OSError):  # it expires by itself
             await self.pool.delete(self.health_check_key)
@@ -176,22 +201,22 @@ class LeaseWorker(Worker):
             await self.on_shutdown(self.ctx)
         await self.pool.aclose(close_connection_pool=True)
         self._pool = None
+        self._opened = self._closing = False
 
     async def _leave(self) -> None:
         """Hands back what is left and gives up the lease, so that others start it at once."""
-        if self._claiming is not None:
-            await asyncio.wait([self._claiming])
+        await self._quiet()
+        await self._membership.leave()
+        for task in (self._waking, self._ends):
+            if task is not None:
+                await stop(task)
+
+    async def _quiet(self) -> None:
+        """Returns when nothing runs here and Redis was told of every end."""
+        await self._taker.settled()
         while self.tasks:
             await asyncio.wait(list(self.tasks.values()))
-        if self._lease is not None:
-            self._lease.stop()
-            await asyncio.to_thread(self._lease.join)
-            self._lease = None
-            with contextlib.suppress(Unavailable):  # it runs out by itself
-                await self.scripts.beat(self.incarnation, 0, "leave")
-        for task in (*self._background, *([self._ends] if self._ends else [])):
-            task.cancel()
-            await asyncio.wait([task])
+        await self._taker.finisher.settled()
 
     def handle_sig(self, signum: Signals) -> None:
         self.allow_pick_jobs = False
@@ -199,107 +224,96 @@ class LeaseWorker(Worker):
 
     def handle_sig_wait_for_completion(self, signum: Signals) -> None:
         super().handle_sig_wait_for_completion(signum)
-        self._waker.nudge()
+        self._nudge()
 
     async def _sleep_until_tasks_complete(self) -> None:
-        if self._claiming is not None:
-            await asyncio.wait([self._claiming])
-        while self.tasks:
-            await asyncio.wait(list(self.tasks.values()))
+        if self._opened:
+            await self._quiet()
 
     # --- taking jobs --------------------------------------------------------------------------------------------
 
     async def _poll_iteration(self) -> None:
         self._open()
-        if self._lease is None:
-            await self._join()
-        n = self.free_slots()
+        limit = self.queue_read_limit
         if self.burst and self.max_burst_jobs >= 0:
-            n = min(n, self.max_burst_jobs - self._jobs_started())
-        if n > 0:
-            await self._claim(min(n, MAX_CLAIM))
+            limit = min(limit, self.max_burst_jobs - self._jobs_started())
+        await self._taker.claim(limit)
         if self.allow_abort_jobs:
             await self._cancel_aborted_jobs()
         if self.burst or time.monotonic() - self._beaten_at >= _HEART_BEAT_S:
             self._beaten_at = time.monotonic()
             await self.heart_beat()
 
-    async def _claim(self, n: int) -> None:
-        """Shielded: a claim whose caller is cancelled must still learn which jobs it was given."""
-        self._claiming = asyncio.ensure_future(self._claim_now(n))
-        try:
-            await asyncio.shield(self._claiming)
-        finally:
-            if self._claiming.done():
-                self._claiming = None
+    async def start_jobs(self, job_ids: list[bytes]) -> None:
+        """Claims those of `job_ids` that are due and that nobody runs."""
+        self._open()
+        await self._taker.claim(len(job_ids), [job_id.decode() for job_id in job_ids])
 
-    async def _claim_now(self, n: int) -> None:
-        claims = await self.scripts.claim(self.incarnation, n)
-        if claims is None:
-            self._lost()
-        else:
-            self._take(claims)
+    async def run_cron(self, n: datetime, delay: float, num_windows: int = 2) -> None:
+        planned = [job.next_run for job in self.cron_jobs]
+        await super().run_cron(n, delay, num_windows)
+        if planned != [job.next_run for job in self.cron_jobs]:
+            self._nudge()  # arq's own enqueue pushes no wake token
 
-    def _take(self, claims: Claims) -> None:
-        self._next_due_at = None if claims.next_ms is None else time.monotonic() + claims.next_ms / 1000
-        for job in claims.jobs:
-            self._start(job)
-        if claims.ends_waiting and self.on_ends_waiting is not None and self._ends is None and not self.draining:
+    def _start(self, job: Claimed) -> None:
+        self.claimed_count += 1
+        self._jobs[job.id] = job
+        self._run(job, self._put_back(job, "release") if self.draining else attempt.run(self, job))
+
+    def _run(self, job: Claimed, coroutine: Coroutine[Any, Any, None]) -> None:
+        self.tasks[job.id] = task = self.loop.create_task(coroutine)
+        self.job_counter = len(self.tasks)
+        task.add_done_callback(partial(self._done, job))
+
+    def _done(self, job: Claimed, task: "asyncio.Task[None]") -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            logger.error("attempt at %s broke: %s", job.id, error, exc_info=error)
+        if not (job.concluded or job.lost):  # stopped before it could say how it ends
+            self._run(job, self._put_back(job, "retry" if error else "release"))
+            return
+        was_full = not self._taker.hungry()
+        if self.tasks.get(job.id) is task:
+            del self.tasks[job.id], self._jobs[job.id]
+        self.job_counter = len(self.tasks)
+        self.aborting_tasks.discard(job.id)
+        if was_full or self.burst:  # else nothing stood in the way of a token or of the next poll
+            self._nudge()
+
+    async def _put_back(self, job: Claimed, verb: Literal["retry", "release"]) -> None:
+        delay_ms = _BROKEN_DELAY_MS if verb == "retry" else 0
+        await self.finish(job, Finish(job.id, job.claim, verb, delay_ms=delay_ms, posted=False))
+
+    async def finish(self, job: Claimed, end: Finish) -> bool:
+        """Tells Redis how an attempt ended, once; whether it was still ours."""
+        job.concluded = True
+        return await self._taker.finisher.finish(job.worker, end)
+
+    def _take_ends(self) -> None:
+        if self.on_ends_waiting is not None and self._ends is None and not self.draining:
             self._ends = asyncio.ensure_future(self.on_ends_waiting())
-            self._ends.add_done_callback(self._ends_done)
+            self._ends.add_done_callback(self._ends_taken)
 
-    def _ends_done(self, task: "asyncio.Task[None]") -> None:
+    def _ends_taken(self, task: "asyncio.Task[None]") -> None:
         self._ends = None
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("ends of unstarted jobs not yet in Postgres: %s", error, exc_info=error)
 
-    def _start(self, job: Claimed) -> None:
-        self.claimed_count += 1
-        run = attempt.run(self, job) if not self.draining else self._hand_back(job)
-        self.tasks[job.id] = self.job_tasks[job.id] = task = self.loop.create_task(run)
-        self._jobs[job.id] = job
-        task.add_done_callback(lambda done: self._done(job, done))
-
-    async def _hand_back(self, job: Claimed) -> None:
-        await self.finisher.finish(job.worker, Finish(job.id, job.attempt, "release", posted=False))
-
-    def _done(self, job: Claimed, task: "asyncio.Task[Any]") -> None:
-        if self.tasks.get(job.id) is task:
-            del self.tasks[job.id], self.job_tasks[job.id], self._jobs[job.id]
-        self.aborting_tasks.discard(job.id)
-        if task.cancelled():
-            if not job.lost:  # stopped before it could say how it ends
-                self._spawn(self._hand_back(job))
-        elif (error := task.exception()) is not None:
-            logger.error("attempt at %s broke: its lease will hand it on", job.id, exc_info=error)
-        self._waker.nudge()
-
-    def _want_next(self, ending: int) -> int:
-        """Jobs to claim along with `ending` finishes: their slots are about to be free."""
-        if self.draining or self.burst or self._lease is None:
-            return 0
-        return min(self.free_slots() + ending, MAX_CLAIM)
-
     async def _idle(self) -> None:
-        """Until there may be something to take: a token, a free slot, the next due time, or the fallback."""
-        if self.free_slots() > 0 and self._next_due_at is not None and self._next_due_at <= time.monotonic():
-            await asyncio.sleep(0)
-            return
-        due_in_s = FALLBACK_S if self._next_due_at is None else self._next_due_at - time.monotonic()
-        if self.free_slots() <= 0:
-            due_in_s = FALLBACK_S
+        """Until there may be something to take: a token, a free slot, the next due time, or the next poll."""
+        due_in_s = self.poll_delay_s
+        if self._taker.free_slots() > 0 and self._taker.next_due_at is not None:
+            due_in_s = min(due_in_s, self._taker.next_due_at - time.monotonic())
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(max(0.001, min(due_in_s, FALLBACK_S))):
+            async with asyncio.timeout(max(_SHORTEST_IDLE_S, due_in_s)):
                 await self._waker.event.wait()
         self._waker.event.clear()  # a look at the queue follows in any case
 
-    # --- burst, aborts ------------------------------------------------------------------------------------------
+    def _nudge(self) -> None:
+        if self._opened:
+            self._waker.nudge()
 
-    async def _burst_is_over(self) -> bool:
-        if 0 <= self.max_burst_jobs <= self._jobs_started() or await self.pool.zcard(self.queue_name) == 0:
-            await asyncio.gather(*self.tasks.values())
-            return True
-        return False
+    # --- aborts -------------------------------------------------------------------------------------------------
 
     def _jobs_started(self) -> int:
         return self.claimed_count
@@ -314,9 +328,5 @@ class LeaseWorker(Worker):
             job = self._jobs.get(job_id)
             if job is not None and not job.cancelled:
                 job.cancelled = True
-                self.job_tasks[job_id].cancel()
-
-    def _spawn(self, coroutine: Any) -> None:
-        task = asyncio.ensure_future(coroutine)
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
+                if job_id in self.job_tasks:
+                    self.job_tasks[job_id].cancel()

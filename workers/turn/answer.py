@@ -5,7 +5,7 @@ without its row in Redis, and never by an attempt that has lost its job.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Protocol
@@ -19,6 +19,7 @@ from workers.ledger.prices import PriceList
 from workers.models.catalog import choose
 from workers.queue.scripts import Claimed
 from workers.turn.retry import RetryPolicy
+from workers.turn.store import persist
 from workers.turn.work import Done, Failed, Outcome, Retry, Work, job_error, now_us, traceback_of
 
 REASONING_HEADROOM_TOKENS = 4_000
@@ -45,12 +46,14 @@ class TurnContext:
         desk: Desk,
         max_tokens: int,
         model_timeout_s: float,
+        give_up: Callable[[], bool],
     ) -> None:
         self._work = work
         self._models = models
         self._prices = prices
         self._desk = desk
         self._model_timeout_s = model_timeout_s
+        self._give_up = give_up
         self.max_tokens = max_tokens
         self._settling: set[asyncio.Task[None]] = set()
 
@@ -85,7 +88,7 @@ class TurnContext:
             model=name,
             prices=self._prices,
         )
-        await self._book(call.row)
+        await self._reserve(call)
         try:
             completion = await self._stream(call, model, prompt)
         except UpstreamError as error:
@@ -112,13 +115,22 @@ class TurnContext:
             raise UpstreamUnavailable("the stream ended without its end", provider=model.provider)
         return completion
 
-    async def _book(self, row: LedgerRow) -> None:
-        """Reserve: the row stands in Redis before the call is made."""
-        self._work.rows[row.call_id] = row
-        if not await self._desk.book(self._work.job, {row.call_id: msgspec.json.encode(row)}):
+    async def _reserve(self, call: Call) -> None:
+        """The row stands in Redis before the call is made; while Redis is away we wait, which is no attempt.
+
+        Raises LeaseLost when the job is no longer ours and Unavailable when waiting has become pointless.
+        """
+        row = call.row
+        rows = {row.call_id: msgspec.json.encode(row)}
+        try:
+            ours = await persist(lambda: self._desk.book(self._work.job, rows), self._give_up)
+        except BaseException:
+            self._settle(call.unsent())  # the row may stand there all the same
+            raise
+        if not ours:
             self._work.job.lost = True
-            del self._work.rows[row.call_id]
             raise LeaseLost("this attempt is no longer ours")
+        self._work.rows[row.call_id] = row
 
     def _settle(self, row: LedgerRow) -> None:
         """The exact row replaces the open one, in memory now and in Redis while the turn goes on."""
@@ -155,7 +167,7 @@ async def answer(work: Work, context: TurnContext, policy: RetryPolicy) -> Outco
     try:
         async with asyncio.timeout(work.agent.timeout_s):
             return Done(await work.agent.answer(turn, context))
-    except LeaseLost:
+    except (LeaseLost, Unavailable):  # not ours to answer, or not here
         raise asyncio.CancelledError from None
     except TimeoutError:
         return _judge(UpstreamUnavailable(f"no answer within {work.agent.timeout_s:g} s"), work, policy)

@@ -15,7 +15,7 @@ import structlog
 from agents.api import Agent, ChatModel
 from shared import keys
 from shared.config import Settings
-from shared.errors import Conflict, Unavailable
+from shared.errors import Conflict, LeaseLost, Unavailable
 from shared.jobs import JobError, JobRecord
 from shared.redis import Argument, Commands
 from shared.wire import EventType, TurnPayload, decode_turn
@@ -25,7 +25,7 @@ from workers.queue.scripts import Claimed
 from workers.queue.verdicts import Again, Ended, Verdict
 from workers.turn.answer import Desk, TurnContext, answer
 from workers.turn.retry import RetryPolicy
-from workers.turn.store import TurnEnd, TurnStore
+from workers.turn.store import TurnEnd, TurnStore, persist
 from workers.turn.work import AttemptError, Done, Failed, Retry, Work, job_error, now_us, traceback_of
 
 log = structlog.get_logger("turn")
@@ -59,7 +59,10 @@ class TurnRunner:
 
     async def __call__(self, ctx: dict[Any, Any], *, payload: dict[str, Any]) -> Verdict:
         job: Claimed = ctx["claimed"]
-        turn = msgspec.convert(payload, TurnPayload)
+        try:
+            turn = msgspec.convert(payload, TurnPayload)
+        except msgspec.ValidationError as error:  # written by another version
+            return await self.unrunnable(job, f"its payload cannot be read: {error}")
         with structlog.contextvars.bound_contextvars(
             job_id=turn.job_id, conversation_id=turn.conversation_id, tenant=turn.tenant, agent=turn.agent
         ):
@@ -68,14 +71,32 @@ class TurnRunner:
                 return await self._run(work)
             except Unavailable:  # we are leaving and Postgres is away: another worker starts over
                 raise asyncio.CancelledError from None
+            except LeaseLost as error:
+                log.warning("turn.lost", fault=str(error))
+                job.lost = True
+                raise asyncio.CancelledError from None
             except Exception as error:  # noqa: BLE001 - a fault of ours must not leave a job without an end
                 return await self._broke(work, error)
 
     async def unrunnable(self, job: Claimed, reason: str) -> Ended:
-        """The end of a job of ours that arq could not even call."""
-        turn = decode_turn(job.payload or b"{}")
-        work = Work(job, turn, None, turn.user_id or job.user_id)
-        return await self._end(work, Failed("dead", JobError("unrunnable", reason)))
+        """The end of a job of ours that cannot be run at all: it goes to the dead store with its payload as it is."""
+        raw = job.payload or b""
+        try:
+            turn = decode_turn(raw)
+        except msgspec.MsgspecError:
+            turn = await self._unreadable(job)
+        work = Work(job, turn, None, turn.user_id or job.user_id, raw_payload=raw.decode(errors="replace"))
+        await self._find_lost_calls(work)
+        # Without its text it never was part of the conversation.
+        state = "dead" if turn.message else "rejected"
+        return await self._end(work, Failed(state, JobError("unrunnable", reason)))
+
+    async def _unreadable(self, job: Claimed) -> TurnPayload:
+        """What the job's record knows of a payload that cannot be read."""
+        command = ("HMGET", keys.job(job.id), "tenant", "agent", "conv")
+        known = await persist(lambda: self._commands.run(*command), lambda: job.lost or self._leaving())
+        tenant, agent, conversation = (value.decode() for value in known)
+        return TurnPayload(job_id=job.id, tenant=tenant, agent=agent, conversation_id=conversation, message="")
 
     async def _run(self, work: Work) -> Verdict:
         """The pipe."""
@@ -102,11 +123,12 @@ class TurnRunner:
     async def _load(self, work: Work) -> Verdict | None:
         """What was said before, and whether this run is over already: then only its announcement is missing."""
         history = work.agent.history_messages if work.agent else 0
-        loaded = await self._store.load(work.payload, work.job.run, history, self._give_up(work))
+        loaded = await self._store.load(work.payload, work.job, history, self._give_up(work))
+        await self._find_lost_calls(work)
         if loaded.ended is not None:
+            await self._store.post(work.payload.tenant, work.postable(), self._give_up(work))
             return _announce(loaded.ended)
         work.history, work.errors = loaded.history, work.earlier_errors()
-        await self._find_lost_calls(work)
         if not loaded.tenant_known:
             return await self._end(work, Failed("rejected", JobError("tenant_disabled", "the tenant is not active")))
         owner = loaded.conversation_user
@@ -127,7 +149,8 @@ class TurnRunner:
     async def _texts_by_attempt(self, job_id: str) -> dict[int, str]:
         texts: dict[int, str] = {}
         attempt = 1
-        for _, event in await self._commands.run("XRANGE", keys.events(job_id), "-", "+"):
+        events = await persist(lambda: self._commands.run("XRANGE", keys.events(job_id), "-", "+"), self._leaving)
+        for _, event in events:
             kind = event[b"t"].decode()
             if kind == EventType.STARTED:
                 attempt = msgspec.json.decode(event[b"d"])["attempt"]
@@ -157,6 +180,7 @@ class TurnRunner:
             desk=self._desk,
             max_tokens=self._settings.max_tokens,
             model_timeout_s=self._settings.model_timeout_s,
+            give_up=self._give_up(work),
         )
         try:
             outcome = await answer(work, context, self._policy)
@@ -179,8 +203,7 @@ class TurnRunner:
     async def _retry(self, work: Work, outcome: Retry) -> Again:
         error = outcome.error
         work.errors.append(AttemptError(work.job.attempt, error.code, error.message, now_us()))
-        rows = list(work.rows.values())
-        await _undisturbed(self._store.post(work.payload.tenant, rows, self._give_up(work)))
+        await _undisturbed(self._store.post(work.payload.tenant, work.postable(), self._give_up(work)))
         fields: dict[str, Argument] = {
             "state": "retrying",
             "error": msgspec.json.encode(error),
@@ -230,6 +253,7 @@ class TurnRunner:
             callback_url=payload.callback_url,
             memory=bool(work.agent and work.agent.memory),
             attempts=min(job.attempt, self._settings.max_attempts),
+            claim=int(job.claim),
             attempt_errors=errors,
             created_us=job.created_us or job.started_us,
             started_us=job.started_us,
@@ -237,9 +261,9 @@ class TurnRunner:
             reply=outcome.reply.text if isinstance(outcome, Done) else None,
             incomplete=outcome.reply.incomplete if isinstance(outcome, Done) else None,
             error=failed.error if failed else None,
-            payload=payload if failed else None,
+            payload=(work.raw_payload or payload) if failed else None,
             traceback=failed.traceback if failed else None,
-            calls=list(work.rows.values()),
+            calls=work.postable(),
         )
 
     def _give_up(self, work: Work) -> Callable[[], bool]:

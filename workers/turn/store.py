@@ -13,11 +13,12 @@ import msgspec
 
 from agents.api import Message
 from shared.db import Pool, jsonb
-from shared.errors import Unavailable
+from shared.errors import LeaseLost, Unavailable
 from shared.jobs import JobError, JobRecord
 from shared.wire import TurnPayload
 from sql import queries
 from workers.ledger.book import LedgerRow
+from workers.queue.scripts import Claimed
 from workers.turn.work import AttemptError
 
 logger = logging.getLogger("switchboard.turn")
@@ -50,6 +51,8 @@ class TurnEnd(msgspec.Struct, frozen=True, kw_only=True):
     callback_url: str | None
     memory: bool
     attempts: int
+    claim: int | None
+    """The claim this attempt runs under; None is not fenced."""
     attempt_errors: list[AttemptError]
     created_us: int
     started_us: int | None
@@ -57,7 +60,8 @@ class TurnEnd(msgspec.Struct, frozen=True, kw_only=True):
     reply: str | None = None
     incomplete: str | None = None
     error: JobError | None = None
-    payload: TurnPayload | None = None
+    payload: TurnPayload | str | None = None
+    """Kept for inspection; as text where it could not be read."""
     traceback: str | None = None
     calls: list[LedgerRow] = []
 
@@ -68,9 +72,15 @@ class TurnStore:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
-    async def load(self, payload: TurnPayload, run: int, history: int, give_up: Callable[[], bool]) -> LoadedContext:
-        args = (payload.tenant, payload.job_id, run, payload.conversation_id, history)
-        row = await _persist(lambda: self._pool.fetchrow(queries["turn_context"], *args), give_up)
+    async def load(
+        self, payload: TurnPayload, job: Claimed, history: int, give_up: Callable[[], bool]
+    ) -> LoadedContext:
+        """A claim that is not the job's first takes it over: from here on no earlier one can end it."""
+        args: tuple[object, ...] = (payload.tenant, payload.job_id, job.run, payload.conversation_id, history)
+        query = "turn_context" if job.first else "turn_takeover"
+        if not job.first:
+            args = (*args, int(job.claim))
+        row = await persist(lambda: self._pool.fetchrow(queries[query], *args), give_up)
         if row is None:
             raise RuntimeError("turn_context returns one row")
         ended = msgspec.json.decode(row["ended"], type=JobRecord) if row["ended"] else None
@@ -78,22 +88,25 @@ class TurnStore:
         return LoadedContext(ended, row["conversation_user"], messages, row["tenant_known"])
 
     async def end(self, tenant: str, end: TurnEnd, give_up: Callable[[], bool]) -> JobRecord:
-        """The job's one end: this one, or that of whoever came first."""
+        """The job's one end: this one, or that of whoever came first. Raises LeaseLost when it was taken over."""
         query = queries["commit_turn" if end.state == "succeeded" else "end_job"]
         text = jsonb(end)
-        row = await _persist(lambda: self._pool.fetchrow(query, tenant, text), give_up)
+        row = await persist(lambda: self._pool.fetchrow(query, tenant, text), give_up)
         if row is None:
             raise RuntimeError("an end returns one row")
+        if row["record"] is None:
+            raise LeaseLost("the job was taken over by a later claim")
         return msgspec.json.decode(row["record"], type=JobRecord)
 
     async def post(self, tenant: str, rows: list[LedgerRow], give_up: Callable[[], bool]) -> None:
         """Ledger rows of an attempt that did not end its job."""
         if rows:
             text = jsonb(rows)
-            await _persist(lambda: self._pool.fetchrow(queries["end_attempt"], tenant, text), give_up)
+            await persist(lambda: self._pool.fetchrow(queries["end_attempt"], tenant, text), give_up)
 
 
-async def _persist(statement: Callable[[], Awaitable[T]], give_up: Callable[[], bool]) -> T:
+async def persist(statement: Callable[[], Awaitable[T]], give_up: Callable[[], bool]) -> T:
+    """The statement's result, however long its server is away; Unavailable once `give_up()` says so."""
     delay_s = 0.05
     while True:
         try:
@@ -101,6 +114,6 @@ async def _persist(statement: Callable[[], Awaitable[T]], give_up: Callable[[], 
         except Unavailable as error:
             if give_up():
                 raise
-            logger.warning("waiting for Postgres: %s", error)
+            logger.warning("waiting: %s", error)
             await asyncio.sleep(delay_s)
             delay_s = min(delay_s * 2, 2.0)

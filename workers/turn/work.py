@@ -38,6 +38,12 @@ class Work:
     history: tuple[Message, ...] = ()
     rows: dict[str, LedgerRow] = field(default_factory=dict)
     errors: list[AttemptError] = field(default_factory=list)
+    raw_payload: str | None = None
+    """The payload as it stands in Redis, where it could not be read."""
+
+    def postable(self) -> list[LedgerRow]:
+        """Rows for the books: all but those of calls that were never sent."""
+        return [row for row in self.rows.values() if row.status != "unsent"]
 
     def earlier_errors(self) -> list[AttemptError]:
         """One for every attempt before this one; those that said nothing were killed with their worker."""

@@ -1,0 +1,117 @@
+"""Taking jobs: one claim at a time, by itself or along with a finish; its answer is never lost track of.
+
+A claim whose answer got lost leaves strays: jobs that Redis counts as ours and that nobody runs. Every answer carries
+the count Redis has, so the next one tells; strays then go back to their place, and their attempt is not counted.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from workers.queue.finisher import Finisher
+from workers.queue.membership import Membership
+from workers.queue.scripts import MAX_CLAIM, Claimed, Claims, Finish, QueueScripts
+
+logger = logging.getLogger("switchboard.claim")
+
+
+class Taker:
+    """`await claim(limit)` starts the jobs it gets; `finisher` ends them and may bring more."""
+
+    def __init__(
+        self,
+        scripts: QueueScripts,
+        membership: Membership,
+        *,
+        running: Mapping[str, Claimed],
+        open_slots: Callable[[], int],
+        merge_limit: Callable[[], int],
+        start: Callable[[Claimed], None],
+        on_ends_waiting: Callable[[], None],
+        patience_s: Callable[[], float],
+    ) -> None:
+        self._scripts, self._membership = scripts, membership
+        self._running = running
+        """Every job whose attempt runs here, until Redis was told how it ended."""
+        self._open_slots = open_slots
+        self._merge_limit = merge_limit
+        """How many jobs a finish may claim: 0 while draining and in a burst."""
+        self._start, self._on_ends_waiting = start, on_ends_waiting
+        self.finisher = Finisher(scripts, want=self._want, take=self._take, patience_s=patience_s)
+        self.next_due_at: float | None = 0.0
+        """When something is due again, on the monotonic clock; None when nothing is known to be."""
+        self._one_at_a_time = asyncio.Lock()
+        self._asking = 0
+        self._under_way: set[asyncio.Task[None]] = set()
+        self._strays_suspected = False
+
+    def hungry(self) -> bool:
+        """Whether a wake token is of use here; also during a claim, which may have come too early for its job."""
+        return self._open_slots() > 0
+
+    def free_slots(self) -> int:
+        """Slots that no running job and no claim under way may fill."""
+        return max(0, self._room())
+
+    def _room(self) -> int:
+        return self._open_slots() - self._asking - self.finisher.reserved
+
+    async def claim(self, limit: int, only: Sequence[str] = ()) -> None:
+        """Shielded: a claim whose caller is cancelled must still learn which jobs it was given.
+
+        Raises redis-py's errors.
+        """
+        claiming = asyncio.ensure_future(self._claim(limit, only))
+        self._under_way.add(claiming)
+        claiming.add_done_callback(self._under_way.discard)
+        await asyncio.shield(claiming)
+
+    async def settled(self) -> None:
+        """Returns when no claim is under way."""
+        if self._under_way:
+            await asyncio.wait(self._under_way)
+
+    async def _claim(self, limit: int, only: Sequence[str]) -> None:
+        async with self._one_at_a_time:
+            n = min(limit, self.free_slots(), MAX_CLAIM)
+            if n <= 0:
+                return
+            await self._membership.join()
+            worker, self._asking = self._membership.name, n
+            try:
+                claims = await self._scripts.claim(worker, n, only=only)
+            finally:
+                self._asking = 0
+            if claims is None:
+                self._membership.lost(worker)
+                return
+            self._take(claims)
+            if self._strays_suspected and not self.finisher.claiming:
+                await self._return_strays(worker)
+
+    def _want(self, worker: str, ending: int) -> int:
+        """Jobs to claim along with `ending` finishes: their slots are about to be free."""
+        if worker != self._membership.name or self._strays_suspected:
+            return 0
+        return max(0, min(self._room() + ending, self._merge_limit(), MAX_CLAIM))
+
+    def _take(self, claims: Claims) -> None:
+        if claims.worker != self._membership.name:
+            return  # of a life that ended meanwhile: they are being handed on
+        self.next_due_at = None if claims.next_ms is None else time.monotonic() + claims.next_ms / 1000
+        for job in claims.jobs:
+            self._start(job)
+        if claims.held > len(self._running) + self.finisher.claiming:
+            self._strays_suspected = True
+        if claims.ends_waiting:
+            self._on_ends_waiting()
+
+    async def _return_strays(self, worker: str) -> None:
+        """Looks closer while no other claim can be under way; a mere suspicion changes nothing."""
+        held = await self._scripts.held(worker)
+        self._strays_suspected = False
+        strays = [Finish(i, claim, "release", posted=False) for i, claim in held.items() if i not in self._running]
+        if strays:
+            logger.warning("%d jobs claimed in an answer that never came go back", len(strays))
+            await asyncio.gather(*(self.finisher.finish(worker, stray) for stray in strays))
