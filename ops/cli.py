@@ -10,10 +10,14 @@ from typing import Annotated, Any
 
 import typer
 
+from ops import jobs
+from ops.dead import command as dead
 from shared.config import Settings
 from shared.errors import ConfigError, SwitchboardError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app.add_typer(dead.app, name="dead")
+app.add_typer(jobs.app, name="jobs")
 
 
 def main() -> None:
@@ -67,6 +71,19 @@ def worker(
     from workers.main import run  # noqa: PLC0415 - loaded by this command only
 
     sys.exit(run(_settings(queue=queue, worker_concurrency=concurrency)))
+
+
+@app.command()
+def console(
+    host: Annotated[str | None, typer.Option(help="Default: SWITCHBOARD_HOST.")] = None,
+    port: Annotated[int | None, typer.Option(help="Default: PORT.")] = None,
+) -> None:
+    """Serve HTTP for operators: dead jobs, queues, metrics."""
+    from ops.console.app import create_console  # noqa: PLC0415 - loaded by this command only
+    from ops.serve import serve  # noqa: PLC0415 - loaded by this command only
+
+    settings = _settings(host=host, port=port)
+    serve(create_console(settings), settings)
 
 
 @app.command()

@@ -31,7 +31,7 @@ def run(settings: Settings, *, workers: int, data: Path) -> int:
     ports = Ports(settings.port)
     with ExitStack() as cleanup:
         directory = cleanup.enter_context(DataDirectory(data))
-        check_ports(settings.host, {"ingress": ports.ingress})
+        check_ports(settings.host, {"ingress": ports.ingress, "console": ports.console})
         if uses_standin(settings):
             check_ports("127.0.0.1", {"stand-in models": ports.standin})
         supervisor = Supervisor()
@@ -53,7 +53,8 @@ def _start_backends(
     settings: Settings, directory: DataDirectory, supervisor: Supervisor, after_stop: ExitStack
 ) -> Backends:
     given = settings.model_fields_set
-    redis_url, app, owner = settings.redis_url, settings.database_url, settings.owner_database_url
+    redis_url, app = settings.redis_url, settings.database_url
+    owner, operator = settings.owner_database_url, settings.ops_database_url
     if "redis_url" not in given:
         valkey = start_valkey(directory)
         supervisor.adopt(valkey.child)
@@ -62,8 +63,8 @@ def _start_backends(
         postgres = start_postgres(directory)
         after_stop.callback(postgres.remove_sockets)
         supervisor.adopt(postgres.child)
-        app, owner = postgres.dsn(), postgres.dsn("switchboard_owner")
-    return Backends(redis_url=redis_url, database_url=app, owner_database_url=owner or app)
+        app, owner, operator = (postgres.dsn(f"switchboard_{role}") for role in ("app", "owner", "ops"))
+    return Backends(redis_url=redis_url, database_url=app, owner_database_url=owner or app, ops_database_url=operator)
 
 
 @dataclass(frozen=True)
@@ -74,13 +75,12 @@ class _Stack:
     directory: DataDirectory
     supervisor: Supervisor
 
-    @property
-    def url(self) -> str:
+    def url(self, port: int) -> str:
         host = "127.0.0.1" if self.settings.host in {"0.0.0.0", "::"} else self.settings.host  # noqa: S104 - compared
-        return f"http://{host}:{self.ports.ingress}"
+        return f"http://{host}:{port}"
 
     def start(self, workers: int) -> None:
-        """Everything from the schema to the first healthy answer of `/health/stack`."""
+        """Everything from the schema to the first healthy answers of ingress (`/health/stack`) and console."""
         check_redis(self.backends.redis_url)
         if applied := apply_migrations(self.backends.owner_database_url):
             print(f"migrated: {', '.join(applied)}", flush=True)
@@ -90,10 +90,12 @@ class _Stack:
         if standin:
             self._add("standin", ["ops.standin", "--host", "127.0.0.1", "--port", str(self.ports.standin)], environment)
         self._add("ingress", ["ops", "ingress"], environment)
+        self._add("console", ["ops", "console"], {**environment, "PORT": str(self.ports.console)})
         for number in range(1, workers + 1):
             self._add(f"worker-{number}", ["ops", "worker"], environment, restart_when_killed=True)
         self._wait_until_healthy()
-        print_panel(self.url, self.ports, self.backends, standin=standin, data=self.directory.path)
+        ingress, console = self.url(self.ports.ingress), self.url(self.ports.console)
+        print_panel(ingress, console, self.ports, self.backends, standin=standin, data=self.directory.path)
 
     def _add(
         self, name: str, module: Sequence[str], environment: Mapping[str, str], *, restart_when_killed: bool = False
@@ -105,14 +107,15 @@ class _Stack:
     def _wait_until_healthy(self) -> None:
         last = "no answer"
 
-        def healthy() -> bool:
+        def well(url: str) -> bool:
             nonlocal last
             try:
-                answer = httpx.get(f"{self.url}/health/stack", timeout=5, trust_env=False)
+                answer = httpx.get(url, timeout=5, trust_env=False)
             except httpx.TransportError:
                 return False
             last = answer.text
             return answer.status_code == 200
 
-        if not self.supervisor.wait_until(healthy, READY_TIMEOUT_S):
+        urls = [f"{self.url(self.ports.ingress)}/health/stack", f"{self.url(self.ports.console)}/health/ready"]
+        if not self.supervisor.wait_until(lambda: all(well(url) for url in urls), READY_TIMEOUT_S):
             raise StackError(f"the stack is not healthy after {READY_TIMEOUT_S:.0f} s: {last}")

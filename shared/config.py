@@ -39,6 +39,8 @@ class Settings(BaseSettings):
     )
     owner_database_url: Annotated[str, Field(pattern=r"^postgres(ql)?://")] | None = None
     """Role that owns the schema, for migrations; `database_url` when not given."""
+    ops_database_url: Annotated[str, Field(pattern=r"^postgres(ql)?://")] | None = None
+    """Role that sees every tenant, for operators; `database_url` when not given, which sees one at a time."""
 
     openai_api_key: Annotated[SecretStr | None, Field(validation_alias=_platform("OPENAI_API_KEY"))] = None
     openai_base_url: Annotated[str | None, Field(validation_alias=_platform("OPENAI_BASE_URL"))] = None

@@ -19,9 +19,13 @@ DRAIN_S = 3.0
 
 @dataclass(frozen=True)
 class Ports:
-    """`switchboard dev --port N` takes N for the ingress; N + 1 is kept for the console, N + 2 for the stand-in."""
+    """`switchboard dev --port N` takes N for the ingress, N + 1 for the console, N + 2 for the stand-in."""
 
     ingress: int
+
+    @property
+    def console(self) -> int:
+        return self.ingress + 1
 
     @property
     def standin(self) -> int:
@@ -35,6 +39,8 @@ class Backends:
     redis_url: str
     database_url: str
     owner_database_url: str
+    ops_database_url: str | None
+    """None: not given with a Postgres of the user's own."""
 
 
 def uses_standin(settings: Settings) -> bool:
@@ -51,6 +57,8 @@ def for_children(settings: Settings, ports: Ports, backends: Backends) -> Mappin
         "DATABASE_URL": backends.database_url,
         "SWITCHBOARD_OWNER_DATABASE_URL": backends.owner_database_url,
     }
+    if backends.ops_database_url:
+        environment["SWITCHBOARD_OPS_DATABASE_URL"] = backends.ops_database_url
     if uses_standin(settings):
         standin = f"http://127.0.0.1:{ports.standin}"
         environment |= {"OPENAI_API_KEY": STANDIN_KEY, "OPENAI_BASE_URL": f"{standin}/v1"}

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 import pytest
 
@@ -75,6 +76,16 @@ def test_it_starts_answers_stops_without_a_trace_and_finds_its_data_again(folder
         assert stack.stop(signal.SIGINT) == 0
 
 
+def test_the_console_stands_beside_the_ingress_and_takes_the_development_key(stack: DevStack) -> None:
+    console = f"http://127.0.0.1:{stack.port + 1}"
+    assert f"console    {console}" in stack.text
+    headers = {"Authorization": "Bearer sk-switchboard-dev"}
+    with httpx.Client(base_url=console, headers=headers, timeout=30, trust_env=False) as api:
+        assert api.get("/v1/dead-jobs").json() == {"object": "list", "data": [], "next_cursor": None}
+        (queue,) = api.get("/v1/queues").json()["data"]
+    assert (queue["queue"], queue["live_workers"]) == ("default", 1)
+
+
 def test_chat_through_a_pipe_prints_replies_and_nothing_else_to_stdout(stack: DevStack, folder: Path) -> None:
     chat = subprocess.run(
         [Person().python, "-m", "ops", "chat", "--url", stack.url, "--user", "ada"],
@@ -110,7 +121,7 @@ def test_a_second_start_on_the_same_data_names_the_first_one(stack: DevStack, fo
     )
 
 
-@pytest.mark.parametrize(("offset", "use"), [(0, "ingress"), (2, "stand-in models")])
+@pytest.mark.parametrize(("offset", "use"), [(0, "ingress"), (1, "console"), (2, "stand-in models")])
 def test_a_port_in_use_is_one_clear_line_before_anything_starts(folder: Path, offset: int, use: str) -> None:
     base = free_base_port()
     with socket.create_server(("127.0.0.1", base + offset)):

@@ -1,0 +1,107 @@
+"""What the console's routes share, and who may ask it for what.
+
+A request that concerns one tenant is served through the role that row-level security binds to that tenant; only an
+operator's request for all of them goes through switchboard_ops.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import structlog
+from starlette.requests import Request
+
+from ingress.auth import ApiKeys, Principal
+from ops.dead.desk import Desk
+from shared.config import Settings
+from shared.db import Pool
+from shared.errors import Forbidden, InvalidRequest, Unauthorized
+from shared.ids import is_uuid
+from shared.redis import Commands
+from sql import queries
+
+BY_LENGTH = 12
+"""How much of a key's SHA-256 names it in the books; never anything of the key itself."""
+
+
+class KeyBooks:
+    """Where `ApiKeys` looks keys up for good."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def api_key(self, sha256: str) -> Principal | None:
+        row = await self._pool.fetchrow(queries["resolve_api_key"], sha256)
+        return Principal(row["tenant_id"], list(row["scopes"])) if row else None
+
+    async def ping(self) -> None:
+        await self._pool.fetchval("SELECT 1")
+
+
+@dataclass(frozen=True, slots=True)
+class Visitor:
+    """Who asks. `tenant` None reaches every tenant; `by` goes into the books."""
+
+    tenant: str | None
+    by: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Console:
+    settings: Settings
+    commands: Commands
+    api_keys: ApiKeys
+    keys: KeyBooks
+    queues: Sequence[str]
+    of_tenant: Desk
+    of_all: Desk
+
+    async def authenticate(self, request: Request, *, tenant: str | None = None) -> Visitor:
+        """The visitor, who wants to see `tenant`, or all that the key opens. Raises Unauthorized, Forbidden,
+        InvalidRequest or Unavailable."""
+        sha256, principal = await self._principal(request)
+        by = f"key:{sha256[:BY_LENGTH]}"
+        if "operator" in principal.scopes:
+            return Visitor(tenant, by)
+        if "admin" not in principal.scopes:
+            raise Forbidden("This API key lacks the scope `admin`.")
+        if tenant not in (None, principal.tenant):
+            raise Forbidden("This API key opens its own tenant only; others need the scope `operator`.")
+        return Visitor(principal.tenant, by)
+
+    async def authenticate_operator(self, request: Request) -> None:
+        """For what belongs to no tenant."""
+        _, principal = await self._principal(request)
+        if "operator" not in principal.scopes:
+            raise Forbidden("This API key lacks the scope `operator`.")
+
+    def desk(self, visitor: Visitor) -> Desk:
+        if visitor.tenant is not None:
+            return self.of_tenant
+        if not self.of_all.books.sees_all:
+            raise InvalidRequest(
+                "This console's database role sees one tenant at a time.",
+                faults=[{"field": "tenant", "message": "must be given while SWITCHBOARD_OPS_DATABASE_URL is not set"}],
+            )
+        return self.of_all
+
+    async def _principal(self, request: Request) -> tuple[str, Principal]:
+        kind, _, key = request.headers.get("authorization", "").partition(" ")
+        if kind.lower() != "bearer" or not key.strip():
+            raise Unauthorized("An API key is needed: `Authorization: Bearer <key>`.")
+        sha256, principal = await self.api_keys.resolve(key.strip())
+        if principal is None:
+            raise Unauthorized("This API key is not valid.")
+        structlog.contextvars.bind_contextvars(tenant=principal.tenant, key=sha256[:BY_LENGTH])
+        return sha256, principal
+
+
+def console_of(request: Request) -> Console:
+    console: Console = request.app.state.console
+    return console
+
+
+def job_id_of(request: Request) -> str | None:
+    """The id in the path; None for what cannot be one."""
+    job_id: str = request.path_params["job_id"]
+    structlog.contextvars.bind_contextvars(job_id=job_id)
+    return job_id if is_uuid(job_id) else None

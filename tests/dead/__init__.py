@@ -1,0 +1,1 @@
+"""Dead jobs and queues as operators meet them."""
