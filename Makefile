@@ -6,7 +6,7 @@ LOCK := $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 -
 	--no-emit-index-url --no-header --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check lock clean
+.PHONY: help setup run test chaos bench check lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,6 +25,12 @@ run: setup ## run everything on this machine, e.g. make run ARGS="--port 9000 --
 
 test: setup ## run the tests against real servers, e.g. make test ARGS="tests/sql -x"
 	@$(BIN)/python -m pytest $(ARGS)
+
+chaos: setup ## kill, freeze and cut everything under load, e.g. make chaos ARGS="--seed 7"
+	@$(BIN)/python -m tests.chaos $(ARGS)
+
+bench: setup ## measure the queue beside stock arq, e.g. make bench ARGS="noop --fsync always"
+	@$(BIN)/python -m benchmarks $(ARGS)
 
 check: setup ## lint, format, types, and who may import whom
 	$(BIN)/ruff check .
