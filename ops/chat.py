@@ -5,6 +5,7 @@ stderr. Ctrl-C cancels the running job, Ctrl-D leaves. A stream that breaks is t
 """
 
 import json
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -52,6 +53,7 @@ def run(chat: Chat) -> int:
     """Talk until the input ends; the exit code is 1 when the last message got no reply."""
     notes = Console(stderr=True, highlight=False, soft_wrap=True)
     succeeded = True
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # also where whoever started us ignores it
     headers = {"Authorization": f"Bearer {chat.key}"}
     with httpx.Client(base_url=chat.url, headers=headers, timeout=httpx.Timeout(10, read=IDLE_TIMEOUT_S)) as client:
         for message in _messages(notes, chat):

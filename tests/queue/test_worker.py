@@ -123,7 +123,7 @@ async def test_a_job_that_cannot_be_run_is_ended_by_its_owner(bench: Bench, even
 async def test_message_text_is_not_logged(
     bench: Bench, eventually: Eventually, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.DEBUG)
+    caplog.set_level(logging.DEBUG, logger="arq.worker")
     async with bench.worker(nothing, log_args=False, log_results=False):
         job_id = await bench.accept()
         assert await eventually(lambda: ended(bench, job_id))
