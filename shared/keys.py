@@ -4,6 +4,9 @@
 
     <queue>                  zset    id → due, Unix ms; a running job stands here with its score negated
     <queue>:delayed          zset    id → due ms of a retry; its original score is in the job record
+    <queue>:heads            hash    tenant → its heads that wait in the queue, retries included; 64 at most are let in
+    <queue>:parked:<tenant>  zset    further heads of a tenant: id → ms they became eligible
+    <queue>:parked           hash    tenant → how many are parked
     <queue>:expiry           zset    id → ms at which a never-started job expires (followers included)
     <queue>:leases           zset    worker incarnation → lease deadline ms
     <queue>:held:<worker>    hash    id → claim (Unix µs) this incarnation runs; the fence of every write a worker makes

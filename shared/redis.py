@@ -47,7 +47,8 @@ def connect(url: str, *, max_connections: int = 16, timeout_s: float | None = CO
 
 def unavailable(error: BaseException) -> Unavailable | None:
     """What a redis-py failure means to a caller; None when it is not a matter of availability."""
-    if isinstance(error, _TRANSIENT):
+    closed = isinstance(error, RuntimeError) and "closed" in str(error)  # uvloop, of a socket that closes under it
+    if closed or isinstance(error, _TRANSIENT):
         return Unavailable("Redis cannot be reached")
     refused = isinstance(error, ResponseError) and str(error).startswith(("READONLY", "MISCONF", "NOREPLICAS"))
     if refused or isinstance(error, OutOfMemoryError):  # redis-py cuts the code off the messages it has a class for

@@ -7,10 +7,14 @@ local function reap(queue, now_ms)
     local held = queue .. ':held:' .. worker
     for _, id in ipairs(redis.call('HRANDFIELD', held, BATCH)) do
       local score = redis.call('ZSCORE', queue, id)
-      if score and string.sub(score, 1, 1) == '-' then redis.call('ZADD', queue, string.sub(score, 2), id) end
+      local tenant = redis.call('HGET', 'sb:job:' .. id, 'tenant')
+      if score and string.sub(score, 1, 1) == '-' then
+        redis.call('ZADD', queue, string.sub(score, 2), id)
+        if tenant then bump(queue .. ':heads', tenant, 1) end
+      end
       redis.call('DEL', 'arq:in-progress:' .. id)
       redis.call('HDEL', held, id)
-      if redis.call('EXISTS', 'sb:job:' .. id) == 1 then redis.call('HSET', 'sb:job:' .. id, 'state', 'retrying') end
+      if tenant then redis.call('HSET', 'sb:job:' .. id, 'state', 'retrying') end
       moved = moved + 1
     end
     if redis.call('EXISTS', held) == 0 then
@@ -22,7 +26,7 @@ local function reap(queue, now_ms)
   return moved
 end
 
--- Retries whose wait is over return to the place their message was accepted at.
+-- Retries whose wait is over return to the place they had.
 local function promote(queue, now_ms)
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', queue .. ':delayed', '-inf', now_ms, 'LIMIT', 0, BATCH)) do
     redis.call('ZREM', queue .. ':delayed', id)
@@ -40,17 +44,19 @@ end
 
 -- Marks one job as running: counts the attempt, fences it to (worker, claim), tells its readers. The claim is the
 -- moment it was taken, Unix µs: no two of one job are equal and a later one is greater, also after a data loss.
-local function start(queue, worker, id, score, now_us, max_events)
+local function start(queue, worker, id, score, now_ms, now_us, max_events)
   local attempt = redis.call('INCR', 'arq:retry:' .. id)
   redis.call('EXPIRE', 'arq:retry:' .. id, 88400)
   local record = 'sb:job:' .. id
-  local v = redis.call('HMGET', record, 'created_us', 'run', 'started_us', 'cancel', 'user', 'errors', 'seq', 'score')
+  local v = redis.call('HMGET', record, 'created_us', 'run', 'started_us', 'cancel', 'user', 'errors', 'seq', 'score',
+    'tenant')
   redis.call('ZADD', queue, '-' .. (v[8] or score), id)
   redis.call('HSET', queue .. ':held:' .. worker, id, now_us)
   local open_calls = {}
   if v[1] then
     redis.call('ZREM', queue .. ':expiry', id)
     redis.call('ZREM', queue .. ':delayed', id) -- a retry that promote() did not get to
+    made_room(queue, v[9], now_ms)
     redis.call('HSET', record, 'state', 'running', 'attempts', attempt, 'worker', worker, 'started_us', v[3] or now_us)
     if v[7] then append_event(id, 'attempt.reset', '{"attempt":' .. attempt .. '}', max_events) end
     append_event(id, 'job.started', '{"attempt":' .. attempt .. '}', max_events)
@@ -81,7 +87,7 @@ local function claim(queue, worker, n, in_progress_ms, max_events, result_ttl_s,
   local jobs, skipped = {}, 0
   local function take(id, score)
     if redis.call('SET', 'arq:in-progress:' .. id, worker, 'PX', in_progress_ms, 'NX') then
-      jobs[#jobs + 1] = start(queue, worker, id, score, now_us, max_events)
+      jobs[#jobs + 1] = start(queue, worker, id, score, now_ms, now_us, max_events)
     else
       skipped = skipped + 1 -- a stock arq worker runs it
     end

@@ -5,7 +5,7 @@
 -- KEYS  1 queue · 2 job record · 3 arq job · 4 conversation list · 5 conversation owner · 6 idempotency (may be unused)
 -- ARGV  1 id · 2 payload · 3 ttl_ms · 4 max_depth · 5 user ('' = whoever owns the conversation) · 6 owner_ttl_s
 --       7 idempotency mode: none | key | sdk-first | sdk-retry · 8 idempotency ttl_ms · 9 fingerprint
---       10.. record fields, name and value in turn
+--       10.. record fields, name and value in turn, of which the first is the tenant
 -- Returns {outcome, id, position, created_us, user}; outcome: accepted | replayed | mismatch | owner | full
 local queue, id, user, mode = KEYS[1], ARGV[1], ARGV[5], ARGV[7]
 local now_ms, now_us = clock()
@@ -38,7 +38,6 @@ if user ~= '' then redis.call('SET', KEYS[5], user, 'EX', ARGV[6]) end
 if mode ~= 'none' then redis.call('SET', KEYS[6], id .. ' ' .. ARGV[9], 'PX', ARGV[8]) end
 local position = redis.call('RPUSH', KEYS[4], id) - 1
 if position == 0 then
-  redis.call('ZADD', queue, now_ms, id)
-  wake(queue)
+  enter(queue, ARGV[11], id, now_ms)
 end
 return { 'accepted', id, position, now_us, user }

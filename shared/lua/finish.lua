@@ -14,12 +14,15 @@ local queue, worker, max_events, ttl_s = KEYS[1], ARGV[1], ARGV[2], ARGV[3]
 local held = queue .. ':held:' .. worker
 local now_ms = clock()
 
-local function put_back(id, verb, delay_ms, ours)
+local function put_back(id, verb, delay_ms, tenant)
   if verb == 'release' then redis.call('DECR', 'arq:retry:' .. id) end
-  if ours then redis.call('HSET', 'sb:job:' .. id, 'state', 'retrying') end
+  if tenant then
+    redis.call('HSET', 'sb:job:' .. id, 'state', 'retrying')
+    bump(queue .. ':heads', tenant, 1)
+  end
   if delay_ms > 0 then
     redis.call('ZADD', queue, now_ms + delay_ms, id)
-    if ours then redis.call('ZADD', queue .. ':delayed', now_ms + delay_ms, id) end
+    if tenant then redis.call('ZADD', queue .. ':delayed', now_ms + delay_ms, id) end
   else
     local score = string.gsub(redis.call('ZSCORE', queue, id) or int(now_ms), '^-', '')
     redis.call('ZADD', queue, score, id)

@@ -4,7 +4,8 @@
 -- No allow-oom flag: as in admit, a full Redis refuses before the first write.
 -- KEYS  1 queue · 2 job record · 3 arq job · 4 conversation list
 -- ARGV  1 id · 2 run to start · 3 payload · 4 ttl_ms · 5 max_depth · 6 position: end | in_place · 7 mark: the same call
---       again has the same · 8 created_us of the first run · 9.. record fields, name and value in turn
+--       again has the same · 8 created_us of the first run · 9.. record fields, name and value in turn, of which
+--       the first is the tenant
 -- Returns {outcome, place in the conversation}; outcome: queued | repeated | live | newer | full
 local queue, list, id, run = KEYS[1], KEYS[4], ARGV[1], tonumber(ARGV[2])
 local known = redis.call('HMGET', KEYS[2], 'state', 'run', 'retry', 'seq')
@@ -19,12 +20,14 @@ if redis.call('EXISTS', KEYS[3]) == 1 then return { 'live', 0 } end
 if redis.call('ZCARD', queue .. ':expiry') >= tonumber(ARGV[5]) then return { 'full', 0 } end
 
 -- Where its age puts it: behind older ones, and behind a head that was started.
+local now_ms = clock()
+local tenant = ARGV[10]
 local function insert_by_age(created_us)
   for index, other in ipairs(redis.call('LRANGE', list, 0, -1)) do
     local v = redis.call('HMGET', 'sb:job:' .. other, 'state', 'created_us', 'queue')
     if v[1] == 'queued' and tonumber(v[2]) > created_us then
       redis.call('LINSERT', list, 'BEFORE', other, id)
-      if index == 1 then redis.call('ZREM', v[3], other) end -- it was eligible, and will be again when we have ended
+      if index == 1 then withdraw(v[3], tenant, other, now_ms) end -- it was eligible, and will be when we have ended
       return index - 1
     end
   end
@@ -37,15 +40,13 @@ local seq = known[4] or int((run - 1) * 1000000)
 redis.call('DEL', KEYS[2], 'sb:events:' .. id, 'arq:retry:' .. id, 'arq:result:' .. id, 'arq:in-progress:' .. id)
 redis.call('ZREM', 'arq:abort', id)
 
-local now_ms = clock()
 redis.call('HSET', KEYS[2], 'state', 'queued', 'queue', queue, 'score', int(now_ms), 'created_us', ARGV[8],
   'run', ARGV[2], 'retry', ARGV[7], 'seq', seq, unpack(ARGV, 9))
 redis.call('SET', KEYS[3], ARGV[3])
 redis.call('ZADD', queue .. ':expiry', now_ms + tonumber(ARGV[4]), id)
 local place = ARGV[6] == 'in_place' and insert_by_age(tonumber(ARGV[8])) or redis.call('RPUSH', list, id) - 1
 if place == 0 then
-  redis.call('ZADD', queue, now_ms, id)
-  wake(queue)
+  enter(queue, tenant, id, now_ms)
 end
 redis.call('PUBLISH', 'sb:notify:' .. id, 'e')
 return { 'queued', place }

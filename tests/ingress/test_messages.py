@@ -152,7 +152,7 @@ async def test_a_large_body_in_chunks_is_refused_before_its_end(server: Served) 
         "\r\n".join([*head, "", ""]).encode() + b"40001\r\n" + b" " * 0x40001 + b"\r\n"
     )  # one byte too many, and no end
     async with asyncio.timeout(10):
-        assert await reader.readline() == b"HTTP/1.1 413 Request Entity Too Large\r\n"
+        assert (await reader.readline()).startswith(b"HTTP/1.1 413 ")  # the phrase differs between Pythons
     writer.close()
     await writer.wait_closed()
 

@@ -10,8 +10,6 @@ import logging
 import time
 from collections.abc import Callable
 
-from redis.exceptions import RedisError
-
 from shared.errors import Unavailable
 from workers.queue.scripts import Claims, Finish, QueueScripts
 
@@ -65,7 +63,7 @@ class Finisher:
                 waiting = [done for _, _, done in batch]
                 try:
                     verdicts = await self._call(worker, [end for _, end, _ in batch])
-                except RedisError as error:  # not an outage: the server refuses what we ask
+                except Exception as error:  # noqa: BLE001 - not an outage; those who wait must learn of it
                     for done in _open(waiting):
                         done.set_exception(error)
                     continue

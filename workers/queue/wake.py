@@ -12,7 +12,6 @@ from typing import Any
 from redis.asyncio import ConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
 
 logger = logging.getLogger("switchboard.wake")
 
@@ -63,6 +62,6 @@ class Waker:
                 self.event.set()
             else:
                 await self._redis.lpush(self._tokens, token[1])
-        except (RedisError, OSError) as error:
+        except Exception as error:  # noqa: BLE001 - without it every job would wait for the next poll
             logger.warning("wake-up connection: %s", error)
             await asyncio.sleep(_BACK_OFF_S)

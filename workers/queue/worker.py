@@ -128,8 +128,9 @@ class LeaseWorker(Worker):
                 await self._poll_iteration()
                 delay_s = 0.05
                 await self._idle()
-            except (Unavailable, RedisError, OSError) as error:
-                logger.warning("queue out of reach, again in %.2f s: %s", delay_s, error)
+            except Exception as error:
+                known = isinstance(error, (Unavailable, RedisError, OSError))
+                logger.warning("queue out of reach, again in %.2f s: %s", delay_s, error, exc_info=not known)
                 await asyncio.sleep(delay_s)
                 delay_s = min(delay_s * 2, 1.0)
 

@@ -1,0 +1,86 @@
+"""A tenant with thousands of conversations does not stand in the way of one with a single message."""
+
+from shared.ids import uuid7
+from shared.wire import TurnPayload
+from tests.queue.harness import QUEUE, TENANT, Bench
+
+HEADS = 64
+
+
+async def accept(bench: Bench, tenant: str, conversation: str) -> str:
+    payload = TurnPayload(job_id=uuid7(), tenant=tenant, agent="support", conversation_id=conversation, message="hello")
+    assert (await bench.intake.admit(payload, ttl_s=60, enqueued_ms=0)).outcome == "accepted"
+    return payload.job_id
+
+
+async def next_ms(bench: Bench) -> None:
+    """Returns in a later millisecond of the server's clock."""
+    first = now = await bench.redis.time()
+    while (now[0], now[1] // 1000) == (first[0], first[1] // 1000):
+        now = await bench.redis.time()
+
+
+async def nothing_is_counted(bench: Bench) -> bool:
+    names = {name.decode() for name in await bench.redis.keys(f"{QUEUE}:*")}
+    return not {name for name in names if "parked" in name or name.endswith(":heads")}
+
+
+async def test_a_newcomer_waits_for_64_heads_of_a_big_tenant_at_most(bench: Bench) -> None:
+    big = [await accept(bench, "big", f"c{n}") for n in range(500)]
+    small = await accept(bench, "small", "c")
+    await bench.join("w")
+    first = [job.id for job in await bench.claim("w", HEADS + 1)]
+    assert first == [*big[:HEADS], small]
+    rest = [job for _ in range(2) for job in await bench.claim("w", 500)]
+    assert [job.id for job in rest] == big[HEADS:], "and its own stay in order"
+    assert await nothing_is_counted(bench)
+
+
+async def test_one_claim_takes_all_a_tenant_has_when_nobody_else_waits(bench: Bench) -> None:
+    big = [await accept(bench, "big", f"c{n}") for n in range(300)]
+    await bench.join("w")
+    assert [job.id for job in await bench.claim("w", 300)] == big
+    assert await nothing_is_counted(bench)
+
+
+async def test_followers_of_a_big_tenant_queue_up_behind_a_newcomer(bench: Bench) -> None:
+    for _ in range(3):
+        for n in range(5):
+            await accept(bench, "big", f"c{n}")
+    await bench.join("w")
+    running = await bench.claim("w", 5)
+    small = await accept(bench, "small", "c")
+    await next_ms(bench)  # places are milliseconds; within one they go by age
+    for job in running:
+        assert await bench.finish(job, "end")
+    assert (await bench.claim("w", 1))[0].id == small
+
+
+async def test_parked_heads_can_be_cancelled_and_expire_and_leave_no_count_behind(bench: Bench) -> None:
+    big = [await accept(bench, "big", f"c{n}") for n in range(100)]
+    assert await bench.intake.cancel("big", big[90]) == "cancelled"  # parked
+    assert await bench.intake.cancel("big", big[0]) == "cancelled"  # in the queue: the next one takes its place
+    await bench.redis.zadd(f"{QUEUE}:expiry", dict.fromkeys([big[1], big[95]], 1.0))
+    await bench.join("w")
+    taken = [job.id for job in await bench.claim("w", 500)]
+    assert taken == [job_id for n, job_id in enumerate(big) if n not in (0, 1, 90, 95)]
+    assert await nothing_is_counted(bench)
+
+
+async def test_retries_releases_and_rescues_keep_the_count_right(bench: Bench) -> None:
+    for n in range(HEADS + 10):
+        await accept(bench, TENANT, f"c{n}")
+    await bench.join("w")
+    jobs = await bench.claim("w", 500)
+    assert await nothing_is_counted(bench)
+    for verb, job in zip(["retry", "release", "retry"], jobs, strict=False):
+        assert await bench.finish(job, verb, delay_ms=1 if verb == "retry" else 0)
+    assert await bench.redis.hget(f"{QUEUE}:heads", TENANT) == b"3"
+    await bench.kill("w")
+    await bench.join("v")
+    again = await bench.claim("v", 500)
+    while len(again) < HEADS + 10:  # the retries are due a millisecond later
+        again += await bench.claim("v", 500)
+    assert await nothing_is_counted(bench)
+    for job in again:
+        assert await bench.finish(job, "end")
