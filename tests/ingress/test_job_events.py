@@ -155,7 +155,8 @@ async def test_a_reader_that_leaves_frees_its_place_and_not_the_job(
     async with server.client() as client:
         job = await accepted(client)
         async with client.stream("GET", f"/v1/jobs/{job['id']}/events") as response:
-            await anext(events_of(response))
+            reading = events_of(response)  # kept: a generator that is dropped closes the response
+            await anext(reading)
             await eventually(subscribers)
         await eventually(nobody)
         assert server.app.state.ingress.notices.watching == 0
