@@ -1,15 +1,16 @@
 # Everything a developer types. Only python3 (3.11 or newer) and make must be there before.
 PYTHON ?= python3
 ARGS ?=
+PGBOUNCER ?= pgbouncer
 BIN := .venv/bin
 LOCK := $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-header --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test chaos bench check lock clean
+.PHONY: help setup run test test-pgbouncer chaos bench check deploy-check lock clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: .venv/.complete ## make the virtual environment with the locked dependencies
 
@@ -26,6 +27,10 @@ run: setup ## run everything on this machine, e.g. make run ARGS="--port 9000 --
 test: setup ## run the tests against real servers, e.g. make test ARGS="tests/sql -x"
 	@$(BIN)/python -m pytest $(ARGS)
 
+test-pgbouncer: setup ## try to cross tenants again behind a PgBouncer in transaction mode (PGBOUNCER=program)
+	@SWITCHBOARD_DB_PREPARED_STATEMENTS=false $(BIN)/python -m pytest --pgbouncer=$(PGBOUNCER) \
+		tests/tenants/test_crossing.py tests/turn/test_turn.py $(ARGS)
+
 chaos: setup ## kill, freeze and cut everything under load, e.g. make chaos ARGS="--seed 7"
 	@$(BIN)/python -m tests.chaos $(ARGS)
 
@@ -37,6 +42,9 @@ check: setup ## lint, format, types, and who may import whom
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+deploy-check: setup ## what hadolint, schemas and promtool say of the deploy files
+	@deploy/check.sh
 
 lock: setup ## pin the dependencies of pyproject.toml anew
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
