@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol
 
 from shared.jobs import Usage
+from shared.wire import Policy
 
 Role = Literal["user", "assistant"]
 
@@ -72,6 +73,7 @@ class Turn:
     """The user's message and where it came from."""
 
     text: str
+    """What is to be answered: several messages in one where the policy is `merge`, a blank line between them."""
     conversation_id: str
     user_id: str | None
     tenant: str
@@ -129,6 +131,12 @@ class Agent:
     """Bound of one attempt."""
     queue: ClassVar[str] = "default"
     """Queue its jobs wait in; give an agent its own to scale its workers alone."""
+
+    policy: ClassVar[Policy] = "queue"
+    """What becomes of a message whose conversation is busy, unless the caller says: `queue` it, `merge` the pending
+    ones into one question, `interrupt` what is being answered, or `reject` it."""
+    merge_window_s: ClassVar[float] = 2.0
+    """With `merge`: how long a message waits for another one before it is answered; at most 10 s altogether."""
 
     def prompt(self, turn: Turn, ctx: Context) -> Prompt:
         """The question to the model: system prompt, recent messages, then the user's message."""

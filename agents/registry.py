@@ -10,9 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from pkgutil import iter_modules
 from types import MappingProxyType, ModuleType
+from typing import get_args
 
 from agents.api import Agent
 from shared.errors import ConfigError
+from shared.wire import MAX_MERGE_WINDOW_S, Policy
 
 _ID = re.compile(r"[a-z][a-z0-9-]{0,62}")
 _MODEL = re.compile(r"[a-z][a-z0-9_-]*:\S+")
@@ -90,12 +92,20 @@ def _faults(agent: type[Agent]) -> Iterator[str]:
         yield from (f"{spec!r} is not `provider:model`" for spec in agent.models if not _MODEL.fullmatch(spec))
     if agent.history_messages < 0:
         yield "history_messages must not be negative"
+    yield from _policy_faults(agent)
     if agent.max_tokens is not None and agent.max_tokens < 1:
         yield "max_tokens must be positive"
     if agent.timeout_s <= 0:
         yield "timeout_s must be positive"
     if not inspect.iscoroutinefunction(agent.answer):
         yield "answer must be an async function"
+
+
+def _policy_faults(agent: type[Agent]) -> Iterator[str]:
+    if agent.policy not in get_args(Policy):
+        yield f"policy must be one of {', '.join(get_args(Policy))}"
+    if not 0 <= agent.merge_window_s <= MAX_MERGE_WINDOW_S:
+        yield f"merge_window_s must be from 0 to {MAX_MERGE_WINDOW_S:g}"
 
 
 def _text(agent: type[Agent], name: str) -> str:

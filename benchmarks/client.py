@@ -36,13 +36,14 @@ class ArqClient:
 
 
 class TurnClient:
-    def __init__(self, intake: Intake) -> None:
+    def __init__(self, intake: Intake, tenant: str) -> None:
         self._intake = intake
+        self._tenant = tenant
 
     async def send(self, message: str, conversation: str) -> str:
         payload = TurnPayload(
             job_id=uuid7(),
-            tenant="bench",
+            tenant=self._tenant,
             agent="support",
             conversation_id=conversation,
             user_id=conversation,
@@ -54,12 +55,14 @@ class TurnClient:
 
 
 @asynccontextmanager
-async def open_client(subject: Subject, url: str) -> AsyncIterator[Client]:
+async def open_client(subject: Subject, url: str, tenant: str = "bench") -> AsyncIterator[Client]:
     """A client whose sends are counted (`CountingConnection.sends`)."""
     redis = connect(url, max_connections=AT_ONCE)
     CountingConnection.count(redis.connection_pool)
     if subject is Subject.TURNS:
-        yield TurnClient(Intake(Commands(redis), Settings.read({"redis_url": url})))
+        commands = Commands(redis)
+        yield TurnClient(Intake(commands, Settings.read({"redis_url": url})), tenant)
+        await commands.aclose()
     else:
         yield ArqClient(ArqRedis(pool_or_conn=redis.connection_pool))
     await redis.aclose(close_connection_pool=True)

@@ -21,6 +21,12 @@ class Scale:
     """Of each worker of the fleet; arq's own read limit is five times this, at least 100."""
     held_jobs: int
     """Running in the worker that is killed."""
+    warm_s: float
+    """Load on a process before it is measured, so that connections, scripts and keys are there."""
+    load_s: float
+    """Load on a process while it is measured."""
+    turns: int
+    """Whole turns, from message to commit."""
     wait_for_stock: bool
     """Whether stock arq's locks are waited for after a SIGKILL."""
 
@@ -35,6 +41,9 @@ FULL = Scale(
     fleet_workers=6,
     fleet_slots=20,
     held_jobs=100,
+    warm_s=2.0,
+    load_s=8.0,
+    turns=4_000,
     wait_for_stock=True,
 )
 QUICK = Scale(
@@ -47,5 +56,8 @@ QUICK = Scale(
     fleet_workers=2,
     fleet_slots=3,
     held_jobs=5,
+    warm_s=0.3,
+    load_s=0.5,
+    turns=40,
     wait_for_stock=False,
 )

@@ -9,6 +9,8 @@ from enum import StrEnum
 import msgspec
 from redis.asyncio import Connection, ConnectionPool
 
+from shared.redis.link import Link, Reply
+
 PLAIN_FUNCTION = "work"
 """Name of the job function for arq's own client."""
 
@@ -43,8 +45,16 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
     """File for a cProfile of the whole process; its figures are then worthless as such."""
 
 
+_link_send = Link.send
+
+
+def _counted_send(link: Link, packed: Iterable[bytes], replies: Iterable[Reply]) -> None:
+    CountingConnection.sends += 1
+    _link_send(link, packed, replies)
+
+
 class CountingConnection(Connection):
-    """Counts what this process sends: one send is one round trip, whatever it carries."""
+    """Counts what this process sends, by `Commands` too: one send is one round trip, whatever it carries."""
 
     sends = 0
 
@@ -52,6 +62,7 @@ class CountingConnection(Connection):
     def count(pool: ConnectionPool) -> None:
         """From now on `pool`'s connections, of whatever class, are counted too."""
         pool.connection_class = type("Counted", (CountingConnection, pool.connection_class), {})
+        Link.send = _counted_send  # type: ignore[method-assign, assignment]
 
     async def send_packed_command(self, command: bytes | str | Iterable[bytes], check_health: bool = True) -> None:
         CountingConnection.sends += 1

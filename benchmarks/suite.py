@@ -10,8 +10,11 @@ from redis.asyncio import Redis
 from benchmarks import machine
 from benchmarks.capacity import fleet, inflight
 from benchmarks.crash import sigkill, sigterm
+from benchmarks.fairness import fairness
 from benchmarks.figure import Figure
 from benchmarks.pickup import idle_pickup
+from benchmarks.product.accept import accept
+from benchmarks.product.turn import latency, turns
 from benchmarks.rig import Rig
 from benchmarks.roundtrips import roundtrips
 from benchmarks.scale import Scale
@@ -26,8 +29,12 @@ BENCHMARKS: Mapping[str, Callable[[Rig], Awaitable[list[Figure]]]] = {
     "sleep50": sleep50,
     "inflight": inflight,
     "fleet": fleet,
+    "fairness": fairness,
     "sigkill": sigkill,
     "sigterm": sigterm,
+    "accept": accept,
+    "latency": latency,
+    "turns": turns,
 }
 
 

@@ -23,7 +23,8 @@ from benchmarks.subject import PLAIN_FUNCTION, CountingConnection, Subject, Work
 from shared.redis import connect
 from shared.wire import TURN_FUNCTION
 from workers.queue import codec
-from workers.queue.start import POLL_S
+from workers.queue.attempt import ENDLESS_S
+from workers.queue.start import POLL_S, settle_heap
 from workers.queue.verdicts import Ended
 from workers.queue.worker import LeaseWorker
 
@@ -79,7 +80,7 @@ def build(spec: WorkerSpec) -> Worker:
     pool = ConnectionPool.from_url(spec.url) if stock else connect(spec.url, max_connections=64).connection_pool
     CountingConnection.count(pool)
     options: dict[str, Any] = {
-        "functions": [func(turn, name=TURN_FUNCTION) if turns else func(work, name=PLAIN_FUNCTION)],
+        "functions": [func(turn, name=TURN_FUNCTION, timeout=ENDLESS_S) if turns else func(work, name=PLAIN_FUNCTION)],
         "redis_pool": ArqRedis(pool_or_conn=pool, **json),
         "max_jobs": spec.slots,
         "job_timeout": spec.job_timeout_s,
@@ -90,6 +91,7 @@ def build(spec: WorkerSpec) -> Worker:
     }
     if stock:
         return Worker(**options)
+    settle_heap()
     return LeaseWorker(**options, lease_s=spec.lease_s, log_args=False)
 
 

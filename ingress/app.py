@@ -11,13 +11,17 @@ from typing import Any
 
 import structlog
 from starlette.applications import Starlette
-from starlette.middleware import Middleware
+from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from agents import registry
 from ingress.archive import Archive
 from ingress.auth import ApiKeys
+from ingress.direct import Direct
 from ingress.notices import Notices
+from ingress.openapi.operations import INGRESS
+from ingress.openapi.serve import Published, docs, openapi_json
 from ingress.pressure import Pressure
 from ingress.problems import EXCEPTION_HANDLERS
 from ingress.request_log import RequestLog
@@ -25,6 +29,7 @@ from ingress.routes.agents import index, list_agents
 from ingress.routes.health import live, ready, stack
 from ingress.routes.jobs import Job, job_events
 from ingress.routes.messages import post_message
+from ingress.routes.metrics import metrics
 from ingress.state import Ingress
 from ingress.tasks import stop
 from ingress.tokens import ReadTokens
@@ -32,18 +37,23 @@ from shared import telemetry
 from shared.config import Settings
 from shared.redis import Commands, check_server, connect
 from shared.scripts import Intake
+from shared.telemetry.metrics import vitals
 
 log = structlog.get_logger(__name__)
 
-ROUTES = [
+MESSAGES = Route("/v1/agents/{agent_id}/messages", post_message, methods=["POST"])
+ROUTES = [  # looked through in this order: what is asked most stands first
+    MESSAGES,
+    Route("/v1/jobs/{job_id}", Job),
+    Route("/v1/jobs/{job_id}/events", job_events),
     Route("/", index),
+    Route("/openapi.json", openapi_json),
+    Route("/docs", docs),
     Route("/health/live", live),
     Route("/health/ready", ready),
     Route("/health/stack", stack),
+    Route("/metrics", metrics),
     Route("/v1/agents", list_agents),
-    Route("/v1/agents/{agent_id}/messages", post_message, methods=["POST"]),
-    Route("/v1/jobs/{job_id}", Job),
-    Route("/v1/jobs/{job_id}/events", job_events),
 ]
 
 
@@ -56,15 +66,20 @@ def create_app(settings: Settings) -> Starlette:
         async with opened(settings) as ingress:
             app.state.ingress = ingress
             yield
+        await telemetry.flush()
 
-    app = Starlette(
-        routes=ROUTES,
-        middleware=[Middleware(RequestLog)],
-        exception_handlers=EXCEPTION_HANDLERS,
-        lifespan=lifespan,
-    )
+    app = _Application(routes=ROUTES, exception_handlers=EXCEPTION_HANDLERS, lifespan=lifespan)
+    app.state.published = Published(INGRESS, ROUTES, settings)
     app.router.redirect_slashes = False  # a redirected POST would lose its body with many clients
     return app
+
+
+class _Application(Starlette):
+    """Without Starlette's outermost layer, which answers surprises: the request log does, and knows their id."""
+
+    def build_middleware_stack(self) -> ASGIApp:
+        routed = ExceptionMiddleware(self.router, handlers=EXCEPTION_HANDLERS)
+        return RequestLog(Direct(MESSAGES, post_message, otherwise=routed))
 
 
 @asynccontextmanager
@@ -76,13 +91,14 @@ async def opened(settings: Settings) -> AsyncIterator[Ingress]:
         closing.push_async_callback(commands.aclose)
         for fault in await check_server(commands.redis, production=settings.environment == "production"):
             log.warning("redis_unsafe", fault=fault)
-        archive = Archive(settings)
+        archive = Archive(settings, commands)
         closing.push_async_callback(archive.aclose)
         await archive.start()
         api_keys = ApiKeys(commands, archive, ttl_s=settings.key_cache_ttl_s)
         closing.push_async_callback(api_keys.aclose)
         notices, pressure = Notices(commands.redis), Pressure(commands)
-        await closing.enter_async_context(_running([notices.run(), pressure.run()]))
+        await closing.enter_async_context(_running([notices.run(), pressure.run(), archive.run()]))
+        await closing.enter_async_context(vitals(lambda: [commands], archive.pools))
         yield Ingress(
             settings=settings,
             commands=commands,

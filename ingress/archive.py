@@ -1,22 +1,25 @@
 """Postgres as ingress sees it: keys and finished jobs, for cold paths only.
 
 Messages are accepted without it. A server that is down at the start, or later, costs these look-ups a 503 until it is
-back; a role or schema that a person must mend stops the start.
+back; a role or schema that a person must mend, and a Redis of another deployment, stop the start. When the server comes
+after the start only, they make this process not ready.
 """
 
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import msgspec
 import structlog
 
-from ingress.auth import Principal
+from ingress.auth import Principal, principal_of
+from shared import deployment
 from shared.config import Settings
 from shared.db import Pool, open_pool
 from shared.errors import ConfigError, Unavailable
 from shared.jobs import JobRecord
+from shared.redis import Commands
 from sql import queries
 
 log = structlog.get_logger(__name__)
@@ -24,16 +27,19 @@ log = structlog.get_logger(__name__)
 ANSWER_TIMEOUT_S = 3.0
 """A server that hangs must not hold callers for longer."""
 REOPEN_AFTER_S = 0.5
+LOOK_AGAIN_S = 2.0
 
 
 class Archive:
     """Opens its pool when it is first needed and the server is there. Every look-up raises Unavailable."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    def __init__(self, settings: Settings, commands: Commands) -> None:
+        self._settings, self._commands = settings, commands
         self._pool: Pool | None = None
         self._opening = asyncio.Lock()
         self._failed_s = float("-inf")
+        self.usable = True
+        """False while a person must mend something that the start could not see."""
 
     async def start(self) -> None:
         """Try once; raises ConfigError only."""
@@ -42,6 +48,17 @@ class Archive:
         except Unavailable as error:
             log.warning("postgres_unavailable", error=str(error), consequence="unknown keys and old jobs get 503")
 
+    async def run(self) -> None:
+        """Until the server was seen once: only then is it known whether this Redis is of our deployment."""
+        while self._pool is None:
+            await asyncio.sleep(LOOK_AGAIN_S)
+            with suppress(Unavailable):
+                await self._reopened()
+
+    def pools(self) -> list[Pool]:
+        """Its pool, if there is one yet."""
+        return [self._pool] if self._pool else []
+
     async def aclose(self) -> None:
         if self._pool:
             await self._pool.close()
@@ -49,7 +66,7 @@ class Archive:
     async def api_key(self, sha256: str) -> Principal | None:
         async with self._answering() as pool:
             row = await pool.fetchrow(queries["resolve_api_key"], sha256)
-        return Principal(row["tenant_id"], list(row["scopes"])) if row else None
+        return principal_of(row) if row else None
 
     async def job(self, tenant: str, job_id: str) -> JobRecord | None:
         """A job that has ended; its latest run."""
@@ -72,10 +89,13 @@ class Archive:
 
     async def _reopened(self) -> Pool:
         try:
-            return await self._opened()
+            pool = await self._opened()
         except ConfigError as error:  # said at start when the server was there; now callers can only wait
+            self.usable = False
             log.exception("postgres_unusable")
             raise Unavailable("Postgres cannot be used") from error
+        self.usable = True
+        return pool
 
     async def _opened(self) -> Pool:
         """One attempt at a time, and after a failed one a pause that fails at once."""
@@ -86,5 +106,16 @@ class Archive:
                 raise Unavailable("Postgres cannot be reached")
             settings = self._settings
             self._failed_s = time.monotonic()
-            self._pool = await open_pool(settings.database_url, settings.db_pool_size, environment=settings.environment)
-            return self._pool
+            pool = await open_pool(
+                settings.database_url,
+                settings.db_pool_size,
+                environment=settings.environment,
+                prepared_statements=settings.db_prepared_statements,
+            )
+            try:
+                await deployment.claim(self._commands, pool, settings.environment)
+            except BaseException:
+                await pool.close()
+                raise
+            self._pool = pool
+            return pool

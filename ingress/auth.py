@@ -1,9 +1,10 @@
 """Who is calling: API keys and read tokens become a `Caller`.
 
 A key is known by its SHA-256 only. Look-ups go local cache → Redis → Postgres. What is guaranteed: a key that is
-revoked in Postgres is refused everywhere within `key_cache_ttl_s`, because no answer is used for longer after Postgres
-gave it. While Postgres is down keys it confirmed in the last day stay valid, unknown ones get 503. A key in use is
-confirmed ahead of time in the background, so its requests wait for nothing.
+revoked in Postgres is refused everywhere within `key_cache_ttl_s`, and a tenant's changed settings are in force by
+then, because no answer is used for longer after Postgres gave it; Redis need not be told. While Postgres is down keys
+it confirmed in the last day stay valid, unknown ones get 503. A key in use is confirmed ahead of time in the
+background, so its requests wait for nothing.
 """
 
 import asyncio
@@ -11,8 +12,9 @@ import hashlib
 import re
 import time
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 import structlog
@@ -21,6 +23,7 @@ from ingress.tasks import stop
 from shared import keys
 from shared.errors import Unavailable
 from shared.redis import Commands
+from shared.tenants import Terms, read_settings
 
 log = structlog.get_logger(__name__)
 
@@ -35,6 +38,8 @@ class Principal(msgspec.Struct, frozen=True):
 
     tenant: str
     scopes: list[str]
+    terms: Terms = Terms()
+    """What the tenant's settings say of its messages."""
 
     def may(self, scope: str) -> bool:
         """`admin` includes `chat`, and nothing else includes anything."""
@@ -47,12 +52,23 @@ class KeyArchive(Protocol):
     async def api_key(self, sha256: str) -> Principal | None: ...
 
 
+def principal_of(row: Mapping[str, Any]) -> Principal:
+    """A row of `resolve_api_key`. Raises Unavailable for settings that were not written by our tools."""
+    try:
+        settings = read_settings(row["settings"])
+    except ValueError as error:
+        log.error("tenant_settings_unreadable", tenant=row["tenant_id"], error=str(error))  # noqa: TRY400 - the fault is in the row
+        raise Unavailable("the tenant's settings cannot be read") from error
+    return Principal(row["tenant_id"], list(row["scopes"]), settings.terms(row["settings_version"]))
+
+
 @dataclass(frozen=True, slots=True)
 class Caller:
     """A request's tenant. `key_sha256` is empty when a read token was used."""
 
     tenant: str
     key_sha256: str
+    terms: Terms
 
 
 @dataclass(frozen=True, slots=True)

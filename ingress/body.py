@@ -1,25 +1,58 @@
-"""The body of a message: bytes in, a valid `MessageBody` out, or every fault it has.
+"""The body of a message: bytes in, a valid `ChatMessage` out, or every fault it has.
 
 400 for what is not JSON (or JSON that two readers would read differently), 422 with all faults for the rest. After
 `parse_message` every string can be stored: no NUL, no lone surrogates, numbers within what JSON readers agree on.
 """
 
 import json
+import re
 from typing import Annotated, Any, NoReturn
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    WithJsonSchema,
+)
 from pydantic_core import ErrorDetails, PydanticCustomError
 
+from ingress.message import INVISIBLE, MAX_BOOK_NAME_CHARS, MAX_ID_CHARS, UNPRINTABLE, ChatMessage, plain_message
 from shared.config import Settings
 from shared.errors import InvalidRequest
+from shared.wire import Policy
 
 MAX_METADATA_PAIRS = 16
 MAX_METADATA_BYTES = 4096
 MAX_EXACT_INT = 2**53 - 1
 """Integers beyond it are not the same number in every JSON reader (RFC 8259 §6)."""
 
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+
 Scalar = str | int | float | bool | None
+
+# The rules below once more, in the API document's words (JSON Schema). Limits that are settings are added there.
+_AS_STORABLE: Any = {"pattern": r"^[^\u0000]*$"}
+_AS_PRINTABLE: Any = {"pattern": f"^[^{INVISIBLE}]*$"}
+_SPACES = r"\t-\r\u001c-\u0020\u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"  # those of str.strip
+_AS_TEXT: Any = {"minLength": 1, "pattern": rf"^[^\u0000]*[^\u0000{_SPACES}][^\u0000]*$"}
+_AS_WEB_ADDRESS: Any = {"pattern": f"^[Hh][Tt][Tt][Pp][Ss]?://[^{INVISIBLE} ]+$"}
+_AS_SCALAR: Any = {
+    "anyOf": [
+        {"type": "string", "maxLength": 512, **_AS_STORABLE},
+        {"type": "number", "minimum": -MAX_EXACT_INT, "maximum": MAX_EXACT_INT},
+        {"type": "boolean"},
+        {"type": "null"},
+    ]
+}
+_AS_METADATA: Any = {
+    "maxProperties": MAX_METADATA_PAIRS,
+    "propertyNames": {"minLength": 1, "maxLength": 64, **_AS_STORABLE},
+}
 
 
 def _fault(kind: str, message: str) -> PydanticCustomError:
@@ -27,13 +60,13 @@ def _fault(kind: str, message: str) -> PydanticCustomError:
 
 
 def _storable(text: str) -> str:
-    if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
+    if _UNSTORABLE.search(text):
         raise _fault("unstorable", "must not contain NUL characters or lone surrogates")
     return text
 
 
 def _printable(text: str) -> str:
-    if not text.isprintable():
+    if UNPRINTABLE.search(text):
         raise _fault("unprintable", "must consist of printable characters")
     return text
 
@@ -49,6 +82,11 @@ def _within_message_limit(text: str, info: ValidationInfo) -> str:
     if len(text) > limit:
         raise _fault("too_long", f"must have at most {limit} characters, has {len(text)}")
     return text
+
+
+def whole(value: object) -> object:
+    """`60.0` is `60`: JSON has one kind of number, and not every writer says the same one in the same way."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _within_ttl_limit(ttl_s: int, info: ValidationInfo) -> int:
@@ -78,12 +116,10 @@ def _scalar(value: object) -> Scalar:
             if len(value) > 512:
                 raise _fault("too_long", "must have at most 512 characters")
             return _storable(value)
-        case int() if abs(value) <= MAX_EXACT_INT:
+        case int() | float() if abs(value) <= MAX_EXACT_INT:
             return value
-        case float() if abs(value) < float("inf"):
-            return value
-        case int() | float():
-            raise _fault("out_of_range", "must be a number that every JSON reader can represent")
+        case int() | float():  # 1e16 and 10000000000000000 are the same number to a JSON reader
+            raise _fault("out_of_range", f"must be a number from -{MAX_EXACT_INT} to {MAX_EXACT_INT}")
         case _:
             raise _fault("not_a_scalar", "must be a string, a number, a boolean or null")
 
@@ -93,9 +129,19 @@ def _settings(info: ValidationInfo) -> Settings:
     return info.context
 
 
-Id = Annotated[str, Field(min_length=1, max_length=128), AfterValidator(_printable)]
-BookName = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_printable)]
+Id = Annotated[
+    str, Field(min_length=1, max_length=MAX_ID_CHARS, json_schema_extra=_AS_PRINTABLE), AfterValidator(_printable)
+]
+BookName = Annotated[
+    str,
+    Field(min_length=1, max_length=MAX_BOOK_NAME_CHARS, json_schema_extra=_AS_PRINTABLE),
+    AfterValidator(_printable),
+]
 MetadataKey = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_storable)]
+Metadata = Annotated[
+    dict[MetadataKey, Annotated[Any, AfterValidator(_scalar), WithJsonSchema(_AS_SCALAR)]],
+    Field(json_schema_extra=_AS_METADATA),
+]
 
 
 class MessageBody(BaseModel):
@@ -104,25 +150,44 @@ class MessageBody(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     message: Annotated[
-        str, AfterValidator(_not_blank), AfterValidator(_storable), AfterValidator(_within_message_limit)
+        str,
+        Field(json_schema_extra=_AS_TEXT),
+        AfterValidator(_not_blank),
+        AfterValidator(_storable),
+        AfterValidator(_within_message_limit),
     ]
     conversation_id: Id | None = None
+    """An earlier message's, to go on with it; a new conversation without one."""
     user_id: Id | None = None
+    """Who is talking. A conversation belongs to the first user named in it; agents with memory remember by it."""
     callback_url: (
-        Annotated[str, Field(max_length=2048), AfterValidator(_printable), AfterValidator(_web_address)] | None
+        Annotated[
+            str,
+            Field(max_length=2048, json_schema_extra=_AS_WEB_ADDRESS),
+            AfterValidator(_printable),
+            AfterValidator(_web_address),
+        ]
+        | None
     ) = None
-    metadata: dict[MetadataKey, Annotated[Any, AfterValidator(_scalar)]] | None = None
-    ttl_s: Annotated[int, AfterValidator(_within_ttl_limit)] | None = None
+    metadata: Metadata | None = None
+    """Yours; comes back with the job. At most 4096 bytes as JSON."""
+    ttl_s: Annotated[int, BeforeValidator(whole), AfterValidator(_within_ttl_limit)] | None = None
+    """A job that was not started by then, in seconds, expires."""
     domain: BookName | None = None
+    """What the costs are booked under."""
     feature: BookName | None = None
+    """What the costs are booked under, finer."""
+    policy: Policy | None = None
+    """What becomes of this message while earlier ones of its conversation are unfinished; the agent's own if none."""
 
-    def canonical(self) -> bytes:
-        """The same bytes for bodies that mean the same, whatever their spacing and order."""
-        return json.dumps(self.model_dump(), sort_keys=True, separators=(",", ":")).encode()
 
-
-def parse_message(raw: bytes, settings: Settings) -> MessageBody:
+def parse_message(raw: bytes, settings: Settings) -> ChatMessage:
     """Raises InvalidRequest: 400 when it cannot be read, else 422 with all faults."""
+    return plain_message(raw, settings) or checked_message(raw, settings)
+
+
+def checked_message(raw: bytes, settings: Settings) -> ChatMessage:
+    """`parse_message` of any body, plain or not."""
     parsed = _read_json(raw)
     faults = _metadata_faults(parsed)
     try:
@@ -131,13 +196,13 @@ def parse_message(raw: bytes, settings: Settings) -> MessageBody:
         faults = [*map(_described, error.errors(include_url=False, include_input=False)), *faults]
     if faults:
         raise InvalidRequest("The body has faults; `errors` lists all of them.", faults=faults)
-    return body
+    return ChatMessage(**dict(body))
 
 
 def _read_json(raw: bytes) -> Any:
     """JSON in strict UTF-8, without what RFC 8259 calls unpredictable: repeated names, NaN, a byte order mark."""
     try:
-        return json.loads(raw.decode(), object_pairs_hook=_distinct, parse_constant=_no_constant)
+        return _decode_json(raw.decode())
     except UnicodeDecodeError:
         raise InvalidRequest("The body is not UTF-8.") from None
     except RecursionError:
@@ -157,6 +222,10 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a JSON number")
+
+
+_decode_json = json.JSONDecoder(object_pairs_hook=_distinct, parse_constant=_no_constant).decode
+"""Made once: `json.loads` with hooks makes a decoder per call."""
 
 
 def _metadata_faults(parsed: Any) -> list[dict[str, str]]:

@@ -8,6 +8,7 @@ import asyncio
 
 import structlog
 
+from ingress import metrics
 from shared.errors import QueueFull, Unavailable
 from shared.redis import Commands
 
@@ -44,3 +45,4 @@ class Pressure:
         if full != self.full:
             log.warning("admission_closed" if full else "admission_opened", used_bytes=used, maxmemory_bytes=limit)
         self.full = full
+        metrics.admission_closed.set(full)

@@ -13,7 +13,15 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from shared.errors import CallerError, InvalidRequest, NotFound, QueueFull, SwitchboardError, Unauthorized, Unavailable
+from shared.errors import (
+    CallerError,
+    InvalidRequest,
+    NotFound,
+    QueueFull,
+    SwitchboardError,
+    Unavailable,
+)
+from shared.telemetry import context
 
 log = structlog.get_logger(__name__)
 
@@ -41,11 +49,8 @@ def problem_of(error: Exception) -> Problem:
             )
         case InvalidRequest():
             return Problem(status=error.status, code=error.code, detail=str(error), errors=error.faults)
-        case Unauthorized():
-            headers = {"www-authenticate": 'Bearer realm="switchboard"'}
-            return Problem(status=error.status, code=error.code, detail=str(error), headers=headers)
         case CallerError():
-            return Problem(status=error.status, code=error.code, detail=str(error))
+            return Problem(status=error.status, code=error.code, detail=str(error), headers=dict(error.headers))
         case Unavailable():
             # Which server, and where, is for our log. A full queue is the caller's business.
             detail = str(error) if isinstance(error, QueueFull) else "Something we need cannot be reached; try again."
@@ -59,22 +64,28 @@ def problem_of(error: Exception) -> Problem:
 async def respond(request: Request, error: Exception) -> Response:
     """The answer for `error`; the request log learns its code, and of a surprise the traceback."""
     problem = problem_of(error)
-    structlog.contextvars.bind_contextvars(problem=problem.code)
+    context.bind(problem=problem.code)
     if problem.status == 500:
         log.error("request_failed", exc_info=error)
     elif problem.status == 503:
         log.warning("request_refused", reason=str(error))
+    body = problem_body(problem, instance=request.url.path, request_id=request.scope.get("request_id"))
+    return Response(msgspec.json.encode(body), problem.status, problem.headers, MEDIA_TYPE)
+
+
+def problem_body(problem: Problem, *, instance: str, request_id: str | None) -> dict[str, Any]:
+    """What stands in the answer; the API document shows it too."""
     body: dict[str, Any] = {
         "type": f"/problems/{problem.code}",
         "title": HTTPStatus(problem.status).phrase,
         "status": problem.status,
         "detail": problem.detail,
-        "instance": request.url.path,
-        "request_id": request.scope.get("request_id"),
+        "instance": instance,
+        "request_id": request_id,
     }
     if problem.errors:
         body["errors"] = problem.errors
-    return Response(msgspec.json.encode(body), problem.status, problem.headers, MEDIA_TYPE)
+    return body
 
 
 def unknown_job() -> NotFound:

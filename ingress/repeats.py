@@ -8,6 +8,8 @@ import re
 
 from starlette.requests import Request
 
+from ingress.message import ChatMessage
+from ingress.requests import first_headers, header
 from shared.errors import InvalidRequest
 from shared.scripts import Idempotency
 
@@ -17,17 +19,22 @@ _QUOTED = re.compile(r'"((?:[\x20\x21\x23-\x5b\x5d-\x7e]|\\["\\]){1,255})"')
 """A Structured Fields string (RFC 9651 §3.3.3), as the Idempotency-Key draft has it; many clients send a bare one."""
 
 
-def idempotency_of(request: Request, *, agent_id: str, body: bytes, caller: str) -> Idempotency:
-    """`body` is canonical, `caller` identifies the API key. Raises InvalidRequest for an unusable key."""
-    fingerprint = _digest(agent_id, body.decode())
-    if sent := request.headers.getlist("idempotency-key"):
-        return Idempotency("key", _digest(ROUTE, _key(sent)), fingerprint)
-    tries = request.headers.get("x-stainless-retry-count", "")
+def idempotency_of(request: Request, *, agent_id: str, body: ChatMessage, caller: str) -> Idempotency:
+    """`caller` identifies the API key. Raises InvalidRequest for an unusable key."""
+    if b"idempotency-key" in first_headers(request.scope):
+        sent = request.headers.getlist("idempotency-key")
+        return Idempotency("key", _digest(ROUTE, _key(sent)), _fingerprint(agent_id, body))
+    tries = header(request.scope, b"x-stainless-retry-count")
     if not (tries.isascii() and tries.isdecimal()):
         return Idempotency()
+    fingerprint = _fingerprint(agent_id, body)
     return Idempotency(
         "sdk-retry" if tries.strip("0") else "sdk-first", _digest(ROUTE, caller, fingerprint), fingerprint
     )
+
+
+def _fingerprint(agent_id: str, body: ChatMessage) -> str:
+    return _digest(agent_id, body.canonical().decode())
 
 
 def _key(sent: list[str]) -> str:

@@ -1,4 +1,4 @@
-"""Around every request: its id, one wide log line, and an answer when something unforeseen happens.
+"""Around every request: its id, its trace, one wide log line, its numbers, and an answer to something unforeseen.
 
 Pure ASGI, outermost but for Starlette's own. The line never holds a query string (read tokens), a body or a key.
 Fields that the routes bind to the context (`tenant`, `job_id`, `problem` …) are on it.
@@ -7,16 +7,16 @@ Fields that the routes bind to the context (`tenant`, `job_id`, `problem` …) a
 import re
 import time
 
-import structlog
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ingress import metrics
 from ingress.problems import respond
+from ingress.requests import header
 from shared.ids import uuid7
+from shared.telemetry import context, logs, tracing
 
-log = structlog.get_logger(__name__)
-
+MAX_PATH_CHARS = 200
 _USABLE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
@@ -29,33 +29,46 @@ class RequestLog:
             await self.app(scope, receive, send)
             return
         started_ns, status = time.perf_counter_ns(), 0
-        given = Headers(scope=scope).get("x-request-id", "")
-        scope["request_id"] = given if _USABLE_ID.fullmatch(given) else uuid7()
+        given = header(scope, b"x-request-id")
+        request_id = scope["request_id"] = given if _USABLE_ID.fullmatch(given) else uuid7()
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)["x-request-id"] = scope["request_id"]
+                message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id.encode())]
             await send(message)
 
-        structlog.contextvars.clear_contextvars()
-        structlog.contextvars.bind_contextvars(request_id=scope["request_id"])
-        try:
-            await self.app(scope, receive, send_with_id)
-        except ClientDisconnect:
-            pass  # nobody to answer
-        except Exception as error:
-            if status:  # it is too late for another answer; the server cuts the connection
-                raise
-            response = await respond(Request(scope), error)
-            await response(scope, receive, send_with_id)
-        finally:
-            duration_ms = (time.perf_counter_ns() - started_ns) / 1e6
-            log.info(
-                "request",
-                method=scope["method"],
-                path=scope["path"],
-                status=status or None,  # None: the client went away before it was answered
-                duration_ms=round(duration_ms, 3),
-            )
+        context.begin(request_id=request_id)
+        metrics.in_progress.inc()
+        # A trace is of a message: what only reads is not worth one.
+        trace = tracing.of_request(header(scope, b"traceparent")) if scope["method"] == "POST" else None
+        with tracing.root(trace, "http.server", scope["method"]) as span:
+            scope["span"] = span
+            try:
+                await self.app(scope, receive, send_with_id)
+            except ClientDisconnect:
+                pass  # nobody to answer
+            except Exception as error:
+                if status:  # it is too late for another answer; the server cuts the connection
+                    raise
+                response = await respond(Request(scope), error)
+                await response(scope, receive, send_with_id)
+            finally:
+                _conclude(scope, status, (time.perf_counter_ns() - started_ns) / 1e9)
+
+
+def _conclude(scope: Scope, status: int, seconds: float) -> None:
+    method, route = scope["method"], metrics.route_of(scope)
+    scope["span"].name(f"{method} {route}", request_id=scope["request_id"], status=status)
+    metrics.in_progress.dec()
+    metrics.count_request(route, method, status, seconds)
+    lost = {"path": scope["path"][:MAX_PATH_CHARS]} if route == metrics.UNMATCHED else {}  # else the ids say it
+    logs.wide(
+        "request",
+        method=method,
+        route=route,
+        **lost,
+        status=status or None,  # None: the client went away before it was answered
+        duration_ms=round(seconds * 1000, 3),
+    )

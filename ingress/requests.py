@@ -4,12 +4,27 @@ Nothing here knows what a request means.
 """
 
 import re
+from collections.abc import Mapping
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
+from starlette.types import Scope
 
 from shared.errors import TooLarge
 
 _WAIT = re.compile(r'\s*wait\s*=\s*"?(\d{1,9})"?\s*', re.IGNORECASE | re.ASCII)
+
+
+def first_headers(scope: Scope) -> Mapping[bytes, bytes]:
+    """The first header of each name, in lower case. `request.headers` reads the whole list for every question."""
+    found: dict[bytes, bytes] | None = scope.get("first_headers")
+    if found is None:
+        found = scope["first_headers"] = dict(reversed(scope["headers"]))
+    return found
+
+
+def header(scope: Scope, name: bytes) -> str:
+    """Empty without one."""
+    return first_headers(scope).get(name, b"").decode("latin-1")
 
 
 async def read_body(request: Request, max_bytes: int) -> bytes:
@@ -17,16 +32,18 @@ async def read_body(request: Request, max_bytes: int) -> bytes:
 
     Starlette's RequestBodyLimitMiddleware is not used: it replaces any answer to a large body by plain text.
     """
-    declared = request.headers.get("content-length", "0")
-    body = bytearray()
-    if not declared.isdecimal() or int(declared) <= max_bytes:
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > max_bytes:
-                break
-        else:
-            return bytes(body)
-    raise TooLarge(f"The body has more than {max_bytes} bytes.")
+    declared = header(request.scope, b"content-length")
+    body, more = bytearray(), not declared.isdecimal() or int(declared) <= max_bytes
+    too_large = not more
+    while more and not too_large:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        body += message.get("body", b"")
+        more, too_large = message.get("more_body", False), len(body) > max_bytes
+    if too_large:
+        raise TooLarge(f"The body has more than {max_bytes} bytes.")
+    return bytes(body)
 
 
 def preferred_wait_s(request: Request) -> int:

@@ -5,6 +5,7 @@ back with `Last-Event-ID` misses nothing that is still kept; `events.truncated` 
 event is `job.<state>` with the whole job. A client that goes away costs nothing further and never touches the job.
 """
 
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 
@@ -13,10 +14,10 @@ from starlette.responses import StreamingResponse
 from starlette.types import Send
 
 from ingress.notices import Notices
-from shared import keys
 from shared.errors import InvalidRequest, Unavailable
 from shared.jobs import JobRecord
 from shared.redis import Commands
+from shared.scripts import read_events
 from shared.wire import Event, EventType
 
 PAGE = 200
@@ -28,6 +29,8 @@ KEEPALIVE = b": keep-alive\n\n"
 ENDED_ID = "ended"
 """Id of a last event whose number is not known any more, because only Postgres remembers the job."""
 _MAX_SEQ = 2**63 - 1
+_EVENT_ID = re.compile(r"[0-9]{1,18}")
+"""All of them are below `_MAX_SEQ`."""
 
 
 class EventStream(StreamingResponse):
@@ -52,7 +55,7 @@ def last_seen(event_id: str | None) -> int:
         return 0
     if event_id == ENDED_ID:
         return _MAX_SEQ
-    if not (event_id.isascii() and event_id.isdecimal()) or int(event_id[:20]) > _MAX_SEQ:
+    if not _EVENT_ID.fullmatch(event_id):
         raise InvalidRequest("Last-Event-ID must be the id of an event of this job.")
     return int(event_id)
 
@@ -71,10 +74,10 @@ class JobEvents:
 
     async def all_seen(self) -> bool:
         """Whether the client has had the last event: then it asks only because EventSource always reconnects."""
-        if not self._record.state.ended or not self._last:
+        if not self._record.over or not self._last:
             return False
-        newest = await self._commands.run("XREVRANGE", keys.events(self._record.id), "+", "-", "COUNT", 1)
-        return self._last == _MAX_SEQ or any(_event(*entry).seq <= self._last for entry in newest)
+        newest, _ = await read_events(self._commands, self._record.id, after=_MAX_SEQ, count=1)
+        return self._last == _MAX_SEQ or 0 < newest <= self._last
 
     async def stream(self, notices: Notices, keepalive_s: float) -> AsyncIterator[bytes]:
         """Frames to send, until the job has ended."""
@@ -95,7 +98,7 @@ class JobEvents:
         """What is new, possibly nothing. Raises Unavailable and has then skipped nothing."""
         if recheck:  # a silent time: the record itself may be gone, or the stream's last event with it
             await self._reread()
-        ended = self._record.state.ended
+        ended = self._record.over
         events = await self._page()
         if ended and not events:
             self._complete = True
@@ -126,10 +129,5 @@ class JobEvents:
         self._record = found or self._record
 
     async def _page(self) -> list[Event]:
-        name, start = keys.events(self._record.id), f"({self._last}-0"
-        entries = await self._commands.run("XRANGE", name, start, "+", "COUNT", PAGE)
-        return [_event(entry_id, fields) for entry_id, fields in entries]
-
-
-def _event(entry_id: bytes, fields: dict[bytes, bytes]) -> Event:
-    return Event(int(entry_id.partition(b"-")[0]), fields[b"t"].decode(), fields[b"d"].decode())
+        _, found = await read_events(self._commands, self._record.id, after=self._last, count=PAGE)
+        return found

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-import structlog
 from starlette.requests import Request
 
 from agents.api import Agent
@@ -13,6 +12,7 @@ from ingress.auth import ApiKeys, Caller
 from ingress.notices import Notices
 from ingress.pressure import Pressure
 from ingress.problems import unknown_job
+from ingress.requests import header
 from ingress.tokens import ReadTokens
 from shared.config import Settings
 from shared.errors import Forbidden, Unauthorized
@@ -20,6 +20,8 @@ from shared.ids import is_uuid
 from shared.jobs import JobRecord
 from shared.redis import Commands
 from shared.scripts import Intake
+from shared.telemetry import context
+from shared.tenants import Terms
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,18 +36,18 @@ class Ingress:
     notices: Notices
     pressure: Pressure
 
-    async def authenticate(self, request: Request, scope: Literal["chat", "admin"] = "chat") -> Caller:
+    async def authenticate(self, request: Request, scope: Literal["chat", "admin", "operator"] = "chat") -> Caller:
         """The caller by `Authorization: Bearer`. Raises Unauthorized, Forbidden or Unavailable."""
-        kind, _, key = request.headers.get("authorization", "").partition(" ")
+        kind, _, key = header(request.scope, b"authorization").partition(" ")
         if kind.lower() != "bearer" or not key.strip():
             raise Unauthorized("An API key is needed: `Authorization: Bearer <key>`.")
         sha256, principal = await self.api_keys.resolve(key.strip())
         if principal is None:
             raise Unauthorized("This API key is not valid.")
-        structlog.contextvars.bind_contextvars(tenant=principal.tenant)
+        context.bind(tenant=principal.tenant)
         if not principal.may(scope):
             raise Forbidden(f"This API key lacks the scope `{scope}`.")
-        return Caller(principal.tenant, sha256)
+        return Caller(principal.tenant, sha256, principal.terms)
 
     async def authenticate_reader(self, request: Request) -> Caller:
         """The caller by the read token of this job's `events_url`, else by API key."""
@@ -55,8 +57,8 @@ class Ingress:
         tenant = self.tokens.tenant_of(token, request.path_params["job_id"])
         if tenant is None:
             raise Unauthorized("This token does not open this job.")
-        structlog.contextvars.bind_contextvars(tenant=tenant)
-        return Caller(tenant, "")
+        context.bind(tenant=tenant)
+        return Caller(tenant, "", Terms())
 
     async def find(self, tenant: str, job_id: str) -> JobRecord | None:
         """A tenant's job, from Redis while it is there, else from Postgres."""
@@ -71,10 +73,10 @@ class Ingress:
         record = await self.find(tenant, job_id) if is_uuid(job_id) else None
         if record is None:
             raise unknown_job()
-        structlog.contextvars.bind_contextvars(job_id=job_id)
+        context.bind(job_id=job_id, agent=record.agent, conversation_id=record.conversation_id)
         return record
 
 
 def ingress_of(request: Request) -> Ingress:
-    ingress: Ingress = request.app.state.ingress
+    ingress: Ingress = request.scope["app"].state.ingress
     return ingress

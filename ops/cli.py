@@ -1,7 +1,7 @@
 """The `switchboard` command: one subcommand per process of the Procfile, plus the tools of the people who run it.
 
 Every subcommand imports its part when it runs, so that `--help` is quick and a process loads only what it needs.
-What is wrong is said in one line on stderr: exit code 2 for settings, 1 for a part that cannot run.
+What is wrong is said on stderr, a line each: exit code 2 for settings, 1 for a part that cannot run.
 """
 
 import sys
@@ -12,12 +12,17 @@ import typer
 
 from ops import jobs
 from ops.dead import command as dead
-from shared.config import Settings
+from ops.tenants import command as tenants
+from ops.usage import command as usage
+from shared.config import Settings, unknown_variables
 from shared.errors import ConfigError, SwitchboardError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(dead.app, name="dead")
 app.add_typer(jobs.app, name="jobs")
+app.add_typer(tenants.tenants, name="tenants")
+app.add_typer(tenants.keys, name="keys")
+app.add_typer(usage.app, name="usage")
 
 
 def main() -> None:
@@ -87,13 +92,37 @@ def console(
 
 
 @app.command()
-def migrate() -> None:
-    """Bring the database's schema up to date."""
-    from ops.stack.schema import apply_migrations  # noqa: PLC0415 - loaded by this command only
+def openapi(
+    console: Annotated[bool, typer.Option("--console", help="Of the console instead of the ingress.")] = False,
+) -> None:
+    """Print the API document (OpenAPI 3.1), with this deployment's limits."""
+    from ops.document import printed  # noqa: PLC0415 - loaded by this command only
+
+    print(printed(_settings(), console=console))
+
+
+@app.command()
+def migrate(
+    adopt: Annotated[bool, typer.Option("--adopt", help="Make a copied database a deployment of its own.")] = False,
+) -> None:
+    """Bring the database's schema up to date, and write down which environment it belongs to."""
+    from ops.stack.release import release  # noqa: PLC0415 - loaded by this command only
 
     settings = _settings()
-    for name in apply_migrations(settings.owner_database_url or settings.database_url) or ["nothing to do"]:
-        print(name)
+    dsn = settings.owner_database_url or settings.database_url
+    for line in release(dsn, settings.environment, adopt=adopt) or ["nothing to do"]:
+        print(line)
+
+
+@app.command()
+def doctor(
+    json: Annotated[bool, typer.Option("--json", help="JSON on stdout.")] = False,
+    online: Annotated[bool, typer.Option("--online", help="Also ask each provider whether its key is valid.")] = False,
+) -> None:
+    """Say what is missing or wrong with settings, Redis, Postgres, keys, clocks and queues, and how to mend it."""
+    from ops.doctor.command import run  # noqa: PLC0415 - loaded by this command only
+
+    sys.exit(run(json=json, online=online))
 
 
 @app.command()
@@ -111,4 +140,7 @@ def chat(
 
 
 def _settings(**options: Any) -> Settings:
-    return Settings.read({name: value for name, value in options.items() if value is not None})
+    settings = Settings.read({name: value for name, value in options.items() if value is not None})
+    for sentence in unknown_variables():
+        sys.stderr.write(f"switchboard: {sentence}\n")
+    return settings

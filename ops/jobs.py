@@ -21,6 +21,7 @@ _HEADINGS = {
     "in_flight": "in flight",
     "oldest_age_s": "oldest (s)",
     "live_workers": "workers",
+    "slots": "slots",
     "utilisation": "utilisation",
     "desired_workers": "desired",
 }

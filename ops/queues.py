@@ -1,7 +1,8 @@
 """What autoscalers and people want to know of the queues; asked by `jobs stats` and by the console.
 
-    utilisation      in flight / slots of the live workers; None without one
-    desired workers  ceil((in flight + due) / slots of one worker), at least 1 while any job is known
+    utilisation      in flight / slots of the live workers, which each said how many it has; None without one
+    desired workers  ceil((in flight + due) / slots of one worker), at least 1 while any job is known; one worker has
+                     the mean of the live ones, or what the asker's settings say while there is none
 
 Due are heads of conversations that a worker could start at once. Followers are left out: they cannot start before
 their head ends, so workers started for them would have nothing to do.
@@ -13,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from prometheus_client import CollectorRegistry, Gauge, generate_latest
+from prometheus_client import CollectorRegistry, Gauge
 
 from shared import keys
 from shared.redis import Commands
@@ -34,6 +35,8 @@ class QueueStats(msgspec.Struct, frozen=True, kw_only=True):
     oldest_age_s: float
     """How long the oldest due job has waited; 0 when none is due."""
     live_workers: int
+    slots: int
+    """Jobs that all live workers can run at once."""
     slots_per_worker: int
     utilisation: float | None
     desired_workers: int
@@ -45,7 +48,11 @@ async def read_stats(commands: Commands, queues: Sequence[str], *, slots_per_wor
 
 
 async def _read(commands: Commands, queue: str, slots: int) -> QueueStats:
-    depth, due, delayed, in_flight, workers, oldest_ms = await _queue_stats(commands, [keys.queue(queue)], [])
+    depth, due, delayed, in_flight, workers, oldest_ms, all_slots = await _queue_stats(
+        commands, [keys.queue(queue)], []
+    )
+    if all_slots:
+        slots = max(1, round(all_slots / workers))
     known = depth + due + delayed + in_flight
     return QueueStats(
         queue=queue,
@@ -55,8 +62,9 @@ async def _read(commands: Commands, queue: str, slots: int) -> QueueStats:
         in_flight=in_flight,
         oldest_age_s=max(0, oldest_ms) / 1000,
         live_workers=workers,
+        slots=all_slots,
         slots_per_worker=slots,
-        utilisation=in_flight / (workers * slots) if workers else None,
+        utilisation=in_flight / all_slots if all_slots else None,
         desired_workers=max(math.ceil((in_flight + due) / slots), 1 if known else 0),
     )
 
@@ -73,13 +81,11 @@ _GAUGES = {
 }
 
 
-def exposition(stats: Sequence[QueueStats]) -> bytes:
-    """The same as Prometheus text. A registry per call: a queue that is gone leaves no stale number behind."""
-    registry = CollectorRegistry()
+def declare(stats: Sequence[QueueStats], registry: CollectorRegistry) -> None:
+    """The same as gauges."""
     for field, (name, help_text) in _GAUGES.items():
         gauge = Gauge(name, help_text, ["queue"], registry=registry)
         for queue in stats:
             value: Any = getattr(queue, field)
             if value is not None:
                 gauge.labels(queue.queue).set(value)
-    return generate_latest(registry)

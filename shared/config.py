@@ -4,16 +4,58 @@
 The unit is in the name. `.env.example` lists them all; a test keeps it equal to this class.
 """
 
+import os
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, AliasChoices, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from shared.errors import ConfigError
+from shared.faults import Fault, fault_of, shown, summary, unknown_names
+
+PREFIX = "SWITCHBOARD_"
+MIN_SECRET_CHARS = 16
 
 Positive = Annotated[int, Field(gt=0)]
-Seconds = Annotated[float, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+def _address(value: str) -> str:
+    """Raises ValueError for a port that is none; several hosts with commas are for the driver to read."""
+    if "," not in value:
+        urlsplit(value).port  # noqa: B018 - reading it checks it
+    return value
+
+
+RedisUrl = Annotated[
+    str,
+    Field(
+        pattern=r"^(rediss?|unix)://",
+        description="an address redis://[user:password@]host:port/database, or one of rediss:// or unix://",
+        examples=["redis://127.0.0.1:6379/0"],
+    ),
+    AfterValidator(_address),
+]
+PostgresUrl = Annotated[
+    str,
+    Field(
+        pattern=r"^postgres(ql)?://",
+        description="an address postgresql://role[:password]@host:port/database",
+        examples=["postgresql://switchboard_app:…@127.0.0.1:5432/switchboard"],
+    ),
+    AfterValidator(_address),
+]
+HttpUrl = Annotated[
+    str,
+    Field(
+        pattern=r"^https?://[^/]",
+        description="an address http://… or https://…",
+        examples=["http://127.0.0.1:8002/v1"],
+    ),
+    AfterValidator(_address),
+]
 
 
 def _platform(name: str) -> Any:
@@ -24,28 +66,26 @@ def _platform(name: str) -> Any:
 class Settings(BaseSettings):
     """Frozen; `Settings.read()` is the only constructor the program uses."""
 
-    model_config = SettingsConfigDict(env_prefix="SWITCHBOARD_", frozen=True, extra="ignore", env_ignore_empty=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", env_ignore_empty=True)
 
     environment: Literal["development", "staging", "production"] = "development"
     """`production` refuses an unsafe Redis or database role instead of warning."""
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=1, le=65535, validation_alias=_platform("PORT"))] = 8000
-    redis_url: Annotated[str, Field(validation_alias=_platform("REDIS_URL"), pattern=r"^(rediss?|unix)://")] = (
-        "redis://127.0.0.1:6379/0"
-    )
-    database_url: Annotated[str, Field(validation_alias=_platform("DATABASE_URL"), pattern=r"^postgres(ql)?://")] = (
+    redis_url: Annotated[RedisUrl, Field(validation_alias=_platform("REDIS_URL"))] = "redis://127.0.0.1:6379/0"
+    database_url: Annotated[PostgresUrl, Field(validation_alias=_platform("DATABASE_URL"))] = (
         "postgresql://switchboard_app@127.0.0.1:5432/switchboard"
     )
-    owner_database_url: Annotated[str, Field(pattern=r"^postgres(ql)?://")] | None = None
+    owner_database_url: PostgresUrl | None = None
     """Role that owns the schema, for migrations; `database_url` when not given."""
-    ops_database_url: Annotated[str, Field(pattern=r"^postgres(ql)?://")] | None = None
+    ops_database_url: PostgresUrl | None = None
     """Role that sees every tenant, for operators; `database_url` when not given, which sees one at a time."""
 
     openai_api_key: Annotated[SecretStr | None, Field(validation_alias=_platform("OPENAI_API_KEY"))] = None
-    openai_base_url: Annotated[str | None, Field(validation_alias=_platform("OPENAI_BASE_URL"))] = None
+    openai_base_url: Annotated[HttpUrl | None, Field(validation_alias=_platform("OPENAI_BASE_URL"))] = None
     anthropic_api_key: Annotated[SecretStr | None, Field(validation_alias=_platform("ANTHROPIC_API_KEY"))] = None
-    anthropic_base_url: Annotated[str | None, Field(validation_alias=_platform("ANTHROPIC_BASE_URL"))] = None
+    anthropic_base_url: Annotated[HttpUrl | None, Field(validation_alias=_platform("ANTHROPIC_BASE_URL"))] = None
     sentry_dsn: Annotated[SecretStr | None, Field(validation_alias=_platform("SENTRY_DSN"))] = None
 
     secret: SecretStr = SecretStr("")
@@ -53,6 +93,14 @@ class Settings(BaseSettings):
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["json", "console"] = "json"
+
+    # telemetry
+    metrics_port: Annotated[int, Field(ge=0, le=65535)] = 0
+    """Where a worker serves /metrics and /health; the next free one when another has it. 0: nowhere."""
+    metrics_token: SecretStr | None = None
+    """Opens /metrics to a scraper; an operator's API key opens those of ingress and console too."""
+    trace_sample: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of the messages whose way is recorded in Sentry."""
 
     # admission
     max_body_bytes: Positive = 262_144
@@ -71,7 +119,14 @@ class Settings(BaseSettings):
     """A revoked key is refused everywhere within this time."""
 
     # the queue
-    queue: str = "default"
+    queue: Annotated[
+        str,
+        Field(
+            pattern=r"^[a-z][a-z0-9-]{0,62}$",
+            description="at most 63 of a-z, 0-9 and -, a letter first",
+            examples=["default"],
+        ),
+    ] = "default"
     """The queue a worker process serves."""
     worker_concurrency: Positive = 1_000
     lease_s: Seconds = 4.0
@@ -96,28 +151,74 @@ class Settings(BaseSettings):
 
     # Postgres
     db_pool_size: Positive = 10
+    db_prepared_statements: bool = True
+    """`false` behind a PgBouncer in transaction mode that does not track them: before 1.21, or told not to."""
 
     @classmethod
     def read(cls, overrides: Mapping[str, Any] | None = None) -> "Settings":
         """Settings from the environment; `overrides` win (field names). Raises ConfigError naming every fault."""
-        try:
-            settings = cls(**(dict(overrides) if overrides else {}))
-        except ValidationError as error:
-            raise ConfigError("; ".join(_fault(item) for item in error.errors())) from None
-        if settings.environment != "development" and len(settings.secret.get_secret_value()) < 16:
-            raise ConfigError("SWITCHBOARD_SECRET must have at least 16 characters outside development")
+        settings, faults = cls.examine(overrides)
+        if faults:
+            raise ConfigError(summary(faults))
         return settings
+
+    @classmethod
+    def examine(cls, overrides: Mapping[str, Any] | None = None) -> "tuple[Settings, list[Fault]]":
+        """The same, faults returned: what is wrong has its default then, for `switchboard doctor` to go on with."""
+        given = dict(overrides or {})
+        try:
+            settings, faults = cls(**given), []
+        except ValidationError as error:
+            wrong = {_field_at(item["loc"][0]): item.get("input") for item in error.errors()}
+            faults = [_fault(field, value) for field, value in wrong.items()]
+            kept = {name: value for name, value in given.items() if _field_at(name) not in wrong}
+            settings = cls(**kept, **{_given_as(field): cls.model_fields[field].default for field in wrong})
+        named = {fault.name for fault in faults}
+        faults += [fault for fault in _contradictions(settings) if fault.name not in named]
+        return settings, faults
 
 
 def environment_name(field: str) -> str:
     """The environment variable of a field: `PORT`, `SWITCHBOARD_TTL_S`, …"""
     alias = Settings.model_fields[field].validation_alias
-    return str(alias.choices[0]) if isinstance(alias, AliasChoices) else f"SWITCHBOARD_{field.upper()}"
+    return str(alias.choices[0]) if isinstance(alias, AliasChoices) else f"{PREFIX}{field.upper()}"
 
 
-def _fault(item: Any) -> str:
-    where = str(item["loc"][0])
-    name = environment_name(where) if where in Settings.model_fields else where
-    value = item.get("input")
-    shown = "<hidden>" if "KEY" in name or "SECRET" in name or "URL" in name or "DSN" in name else repr(value)
-    return f"{name}={shown}: {item['msg']}"
+def unknown_variables() -> list[str]:
+    """A sentence for each `SWITCHBOARD_…` in the environment that no process reads: probably misspelt."""
+    given = os.environ  # noqa: TID251 - this module is where the environment is read
+    return unknown_names(given, map(environment_name, Settings.model_fields), PREFIX)
+
+
+def _given_as(field: str) -> str:
+    """The keyword that pydantic takes for a field."""
+    alias = Settings.model_fields[field].validation_alias
+    return str(alias.choices[0]) if isinstance(alias, AliasChoices) else field
+
+
+def _field_at(location: object) -> str:
+    """The field at the root of a fault: pydantic names it by its alias where it has one."""
+    return next((field for field in Settings.model_fields if location in (field, _given_as(field))), str(location))
+
+
+def _fault(field: str, value: object) -> Fault:
+    return fault_of(environment_name(field), value, Settings.model_json_schema()["properties"][_given_as(field)])
+
+
+_ORDERED = (("ttl_s", "max_ttl_s"), ("retry_base_s", "retry_cap_s"))
+
+
+def _contradictions(settings: Settings) -> list[Fault]:
+    """Settings that are each allowed, but not together."""
+    faults = []
+    secret = settings.secret.get_secret_value()
+    if settings.environment != "development" and len(secret) < MIN_SECRET_CHARS:
+        name = environment_name("secret")
+        words = f"at least {MIN_SECRET_CHARS} characters outside development"
+        faults.append(Fault(name, shown(name, secret), words, "$(openssl rand -hex 32)"))
+    for low, high in _ORDERED:
+        most = getattr(settings, high)
+        if (value := getattr(settings, low)) > most:
+            name = environment_name(low)
+            faults.append(Fault(name, shown(name, value), f"at most {environment_name(high)}={most}", f"{most}"))
+    return faults

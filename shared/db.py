@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import asyncpg
 import msgspec
@@ -63,6 +63,14 @@ def jsonb(value: object) -> str:
     return _NUL.sub(r"\1\\ufffd", text)
 
 
+class PoolUsage(NamedTuple):
+    """Connections of one pool."""
+
+    in_use: int
+    idle: int
+    limit: int
+
+
 class Pool:
     """Made by `open_pool`. Every method raises Unavailable when the server cannot do it now: retry then.
 
@@ -106,6 +114,10 @@ class Pool:
                     # the second to another server. Two more round trips.
                     async with connection.transaction():
                         yield connection
+
+    def usage(self) -> PoolUsage:
+        size, idle = self._pool.get_size(), self._pool.get_idle_size()
+        return PoolUsage(in_use=size - idle, idle=idle, limit=self._pool.get_max_size())
 
     async def close(self) -> None:
         """Wait for running statements for a moment, then cut them off."""

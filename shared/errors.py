@@ -7,6 +7,7 @@ SwitchboardError
 │   ├── Forbidden          403
 │   ├── NotFound           404 unknown agent, unknown or foreign job
 │   ├── Conflict           409 / 422 idempotency key reused with another body, conversation of another user
+│   │   └── Busy              409 the conversation's policy is `reject`
 │   └── TooLarge           413
 ├── UpstreamError          a model provider's fault: `retryable` decides
 │   ├── UpstreamUnavailable   5xx, overload, connection, timeout, a stream cut short, an unreadable answer: retry
@@ -22,6 +23,7 @@ Three translators only: SDK → ours (workers.models), ours → job state (worke
 (ingress.problems).
 """
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 
@@ -35,6 +37,8 @@ class SwitchboardError(Exception):
 class CallerError(SwitchboardError):
     code = "caller_error"
     status: int = 400
+    headers: ClassVar[Mapping[str, str]] = {}
+    """What a client must be told beside the body."""
 
 
 class InvalidRequest(CallerError):
@@ -51,6 +55,7 @@ class InvalidRequest(CallerError):
 
 class Unauthorized(CallerError):
     code, status = "unauthorized", 401
+    headers = {"www-authenticate": 'Bearer realm="switchboard"'}  # noqa: RUF012 - a Mapping, as declared above
 
 
 class Forbidden(CallerError):
@@ -68,6 +73,15 @@ class Conflict(CallerError):
         super().__init__(message)
         self.code = code  # type: ignore[misc]  # an instance may be more precise than its class
         self.status = status
+
+
+class Busy(Conflict):
+    """409: the conversation has unfinished messages."""
+
+    headers = {"x-should-retry": "false"}  # noqa: RUF012 - the OpenAI SDKs would try a 409 again by themselves
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, code="conversation_busy")
 
 
 class TooLarge(CallerError):

@@ -9,6 +9,7 @@ resource is built from the row in Postgres. Times are integers, Unix microsecond
 
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -70,6 +71,8 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
     created_us: int
     started_us: int | None = None
     finished_us: int | None = None
+    merged_into: str | None = None
+    """The later job that answers for this one; its reply, or its error, is shown here once there is one."""
     run: int = 1
     attempts: int = 0
     position: int | None = None
@@ -82,12 +85,18 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
     cost_nano_usd: int | None = None
     metadata: dict[str, Any] = {}  # msgspec copies an empty default
 
+    @property
+    def over(self) -> bool:
+        """Nothing more will become of it. A merged job waits for the one that answers for it."""
+        return self.state.ended and not (self.state is JobState.MERGED and self.finished_us is None)
+
     def resource(self) -> dict[str, Any]:
         """The JSON object of `GET /v1/jobs/{id}`."""
         return {
             "id": self.id,
             "object": "job",
             "state": self.state.value,
+            "merged_into": self.merged_into,
             "agent": self.agent,
             "conversation_id": self.conversation_id,
             "user_id": self.user_id,
@@ -128,6 +137,7 @@ def from_hash(job_id: str, fields: dict[bytes, bytes], position: int | None) -> 
         conversation_id=fields[b"conv"].decode(),
         user_id=text(b"user"),
         state=state,
+        merged_into=text(b"merged_into"),
         created_us=int(fields[b"created_us"]),
         started_us=number(b"started_us"),
         finished_us=number(b"finished_us"),
@@ -155,5 +165,10 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 def rfc3339(unix_us: int) -> str:
     """RFC 3339 in UTC with microseconds: `2026-11-21T07:30:00.000001Z`."""
-    moment = _EPOCH + timedelta(microseconds=unix_us)  # exact: no float in between
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond:06d}Z"
+    second, us = divmod(unix_us, 1_000_000)
+    return f"{_to_the_second(second)}.{us:06d}Z"
+
+
+@lru_cache(maxsize=256)  # most times that are shown are of the last few seconds
+def _to_the_second(unix_s: int) -> str:
+    return (_EPOCH + timedelta(seconds=unix_s)).isoformat()[:-6]

@@ -4,23 +4,27 @@
 
     <queue>                  zset    id → due, Unix ms; a running job stands here with its score negated
     <queue>:delayed          zset    id → due ms of a retry; its original score is in the job record
-    <queue>:heads            hash    tenant → its heads that wait in the queue, retries included; 64 at most are let in
+    <queue>:heads            hash    tenant → its heads that are due in the queue; 64 at most are let in
     <queue>:parked:<tenant>  zset    further heads of a tenant: id → ms they became eligible
     <queue>:parked           hash    tenant → how many are parked
     <queue>:expiry           zset    id → ms at which a never-started job expires (followers included)
+    <queue>:debounce         zset    id → ms until which a head waits for more messages to join it
     <queue>:leases           zset    worker incarnation → lease deadline ms
+    <queue>:slots            hash    worker incarnation → jobs it runs at once
     <queue>:held:<worker>    hash    id → claim (Unix µs) this incarnation runs; the fence of every write a worker makes
     <queue>:cancel:<worker>  set     ids this incarnation should cancel
     <queue>:wake             list    wake tokens, capped
     sb:job:<id>              hash    the job record (shared.jobs.JobRecord)
     sb:conv:<tenant>:<conv>  list    unfinished jobs of a conversation, in order; only the head is eligible
     sb:owner:<tenant>:<conv> string  the one user of a conversation
-    sb:events:<id>           stream  events of a job, capped; entry id `<seq>-0`
+    sb:taken:<id>            list    messages in this job's turn: `<state> <id> <created_us> <taken in us> <payload>`
+    sb:events:<id>           stream  events of a job, capped; entry id `<seq>-0`; start and end are in the record
     sb:calls:<id>            hash    call id → ledger row (JSON) of calls whose rows Postgres does not have yet
     sb:idem:<tenant>:<hash>  string  `<job id> <fingerprint>`
-    sb:apikey:<sha256>       string  JSON of the key's tenant and scopes
+    sb:apikey:<sha256>       string  JSON of the key's tenant, scopes and terms (shared.tenants)
     sb:ended                 stream  ends of jobs that never started, with payload, until Postgres has them
     sb:deployment            string  id of the deployment this database belongs to
+    sb:scrape                zset    `<queue> <host>:<port>` of a worker's /metrics → Unix s until which it holds
     sb:probe                 string  written by readiness probes, expires by itself
 """
 
@@ -28,6 +32,7 @@ DEFAULT_QUEUE = "arq:queue"
 ENDED = "sb:ended"
 DEPLOYMENT = "sb:deployment"
 PROBE = "sb:probe"
+SCRAPE = "sb:scrape"
 
 
 def queue(name: str) -> str:

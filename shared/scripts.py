@@ -17,7 +17,7 @@ from shared import keys
 from shared.config import Settings
 from shared.jobs import JobRecord, from_hash
 from shared.redis import Argument, Commands
-from shared.wire import TurnPayload, encode_turn
+from shared.wire import MAX_MERGE_WINDOW_S, Event, Policy, TurnPayload, encode_turn
 
 _TAKES_JOBS = frozenset({"claim", "finish", "reap"})
 
@@ -42,7 +42,7 @@ class Script:
             return await commands.run("EVAL", self.source, len(keys), *keys, *argv)
 
 
-_admit, _cancel, _read = Script("admit"), Script("cancel"), Script("read")
+_admit, _cancel, _read, _events = (Script(name) for name in ("admit", "cancel", "read", "events"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +65,27 @@ class Admission:
     """What `admit` decided.
 
     `accepted`: queued, `position` 0 is the head of its conversation. `replayed`: `job_id` was accepted before.
-    `mismatch`: the key was used with another body. `owner`: the conversation is another user's. `full`: try later.
+    `mismatch`: the key was used with another body. `owner`: the conversation is another user's. `busy`: it has
+    unfinished messages and the policy is `reject`. `full`: try later.
     """
 
-    outcome: Literal["accepted", "replayed", "mismatch", "owner", "full"]
+    outcome: Literal["accepted", "replayed", "mismatch", "owner", "busy", "full"]
     job_id: str
     position: int
     created_us: int
     user_id: str | None
+
+
+async def read_events(
+    commands: Commands, job_id: str, *, after: int = 0, count: int = 1_000_000
+) -> tuple[int, list[Event]]:
+    """The number of a job's newest event (0: none is known), and those after number `after`. Raises Unavailable.
+
+    About `count` at most; when fewer come, there are no more.
+    """
+    newest, *flat = await _events(commands, [keys.job(job_id), keys.events(job_id)], [after, count])
+    parts = zip(flat[::3], flat[1::3], flat[2::3], strict=True)
+    return int(newest), [Event(int(seq), kind.decode(), data.decode()) for seq, kind, data in parts]
 
 
 CancelOutcome = Literal["unknown", "ended", "cancelled", "requested"]
@@ -86,9 +99,19 @@ class Intake:
         self._settings = settings
 
     async def admit(
-        self, payload: TurnPayload, *, ttl_s: int, enqueued_ms: int, idempotency: Idempotency | None = None
+        self,
+        payload: TurnPayload,
+        *,
+        ttl_s: int,
+        enqueued_ms: int,
+        idempotency: Idempotency | None = None,
+        policy: Policy = "queue",
+        merge_window_s: float = 0.0,
     ) -> Admission:
-        """Accept one message. Repeating the call with the same `payload.job_id` is safe. Raises Unavailable."""
+        """Accept one message. Repeating the call with the same `payload.job_id` is safe. Raises Unavailable.
+
+        With the policy `merge` it waits `merge_window_s` for another one, at most MAX_MERGE_WINDOW_S altogether.
+        """
         settings, repeat = self._settings, idempotency or Idempotency()
         idem_ttl_s = settings.idempotency_ttl_s if repeat.mode == "key" else settings.sdk_retry_ttl_s
         names = [
@@ -109,6 +132,10 @@ class Intake:
             repeat.mode,
             idem_ttl_s * 1000,
             repeat.fingerprint,
+            policy,
+            int(merge_window_s * 1000),
+            int(MAX_MERGE_WINDOW_S * 1000),
+            settings.result_ttl_s,
             *_record_fields(payload),
         ]
         outcome, job_id, position, created_us, user = await _admit(self._commands, names, argv)
@@ -124,7 +151,7 @@ class Intake:
     async def cancel(self, tenant: str, job_id: str) -> CancelOutcome:
         """`cancelled`: it never started and is over. `requested`: its worker will end it. Raises Unavailable."""
         settings = self._settings
-        argv: list[Argument] = [job_id, tenant, settings.max_events, settings.result_ttl_s]
+        argv: list[Argument] = [job_id, tenant, settings.result_ttl_s]
         outcome: CancelOutcome = (await _cancel(self._commands, [keys.job(job_id)], argv)).decode()
         return outcome
 

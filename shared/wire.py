@@ -9,6 +9,13 @@ from typing import Any, Literal
 
 import msgspec
 
+Policy = Literal["queue", "merge", "interrupt", "reject"]
+"""What becomes of a message whose conversation has unfinished ones: it waits; those that wait and were not started are
+answered together with it; it takes their place and stops the one that runs; it is refused."""
+
+MAX_MERGE_WINDOW_S = 10.0
+"""How long messages that are to be answered together may wait for each other, from the first one on."""
+
 TURN_FUNCTION = "turn"
 """Name of the arq function that runs a chat turn."""
 
@@ -27,8 +34,12 @@ class TurnPayload(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     callback_url: str | None = None
     domain: str | None = None
     feature: str | None = None
+    before: list[str] = []
+    """Texts that belong to the question, in a later run of a job into which others were merged."""
     trace: dict[str, str] = {}
     """W3C trace context headers of the request, for telemetry."""
+    request_id: str | None = None
+    """Of the request that brought the message, for the log."""
 
 
 class _Kwargs(msgspec.Struct, frozen=True):

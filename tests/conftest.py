@@ -12,13 +12,14 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import asyncpg
 import httpx
 import pytest
+from hypothesis import settings as hypothesis_settings
 from redis.asyncio import Redis
 
 from ops.stack.directory import DataDirectory
@@ -26,10 +27,14 @@ from ops.stack.postgres import Postgres, start_postgres
 from ops.stack.standin import Standin, start_standin
 from ops.stack.valkey import Valkey, start_valkey
 from sql.migrate import migrate
+from tests.pgbouncer import PgBouncer, start_pgbouncer
 
 TEMPLATE = "switchboard_template"
 NO_FSYNC = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_wal_size": "2GB"}
 """The tests' cluster is thrown away: durability would only cost time."""
+
+hypothesis_settings.register_profile("thorough", max_examples=2_000, deadline=None, print_blob=True)
+"""`--hypothesis-profile=thorough`: for an hour at night, not for every run."""
 
 _numbers = itertools.count(1)
 _redis_databases = itertools.cycle(range(1, 64))
@@ -86,6 +91,24 @@ def postgres(stack_directory: DataDirectory) -> Iterator[Postgres]:
     server.stop()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--pgbouncer", metavar="PROGRAM", help="put this PgBouncer before the database of every test")
+
+
+@pytest.fixture(scope="session")
+def pgbouncer(
+    pytestconfig: pytest.Config, stack_directory: DataDirectory, postgres: Postgres
+) -> Iterator[PgBouncer | None]:
+    """In transaction mode, before the run's cluster; None unless `--pgbouncer` names the program."""
+    program: str | None = pytestconfig.getoption("pgbouncer")
+    if program is None:
+        yield None
+        return
+    server = start_pgbouncer(program, stack_directory, postgres)
+    yield server
+    server.stop()
+
+
 @pytest.fixture(scope="session")
 def template_database(postgres: Postgres) -> str:
     """A migrated database that nobody uses but to clone it."""
@@ -97,10 +120,10 @@ def template_database(postgres: Postgres) -> str:
 
 
 @pytest.fixture
-async def database(postgres: Postgres, template_database: str) -> AsyncIterator[Database]:
+async def database(postgres: Postgres, template_database: str, pgbouncer: PgBouncer | None) -> AsyncIterator[Database]:
     """A fresh migrated database, dropped afterwards (connections still open to it are ended)."""
     async with fresh_database(postgres, template_database) as made:
-        yield made
+        yield made if pgbouncer is None else replace(made, app=pgbouncer.dsn(made.app), ops=pgbouncer.dsn(made.ops))
 
 
 @pytest.fixture

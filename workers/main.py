@@ -9,17 +9,21 @@ import uvloop
 
 from agents import registry
 from agents.api import Agent
-from shared import telemetry
+from shared import deployment, telemetry
 from shared.config import Settings
 from shared.db import Pool, open_pool
 from shared.errors import ConfigError
 from shared.redis import Commands, check_server, connect
+from shared.telemetry.metrics import REGISTRY, vitals
 from workers.ledger import prices, tokens
 from workers.maintenance.ends import EndsWriter
+from workers.metrics import WorkerState, expect
 from workers.models.catalog import OpenModel, choose, close_models, open_models
+from workers.probes import serving
 from workers.queue.scripts import Claimed
-from workers.queue.start import chat_worker
+from workers.queue.start import chat_worker, settle_heap
 from workers.queue.worker import LeaseWorker
+from workers.scrape import announced
 from workers.turn.run import TurnRunner
 from workers.turn.store import TurnStore
 
@@ -35,6 +39,7 @@ def run(settings: Settings) -> int:
 
 async def _serve(settings: Settings) -> None:
     async with open_worker(settings) as worker:
+        settle_heap()
         with contextlib.suppress(asyncio.CancelledError):  # how arq's worker ends on a signal
             await worker.async_run()
 
@@ -47,16 +52,42 @@ async def open_worker(settings: Settings) -> AsyncIterator[LeaseWorker]:
         stack.push_async_callback(redis.aclose, close_connection_pool=True)
         for fault in await check_server(redis, production=settings.environment == "production"):
             log.warning("redis.unsafe", fault=fault)
-        pool = await open_pool(settings.database_url, settings.db_pool_size, environment=settings.environment)
+        pool = await open_pool(
+            settings.database_url,
+            settings.db_pool_size,
+            environment=settings.environment,
+            prepared_statements=settings.db_prepared_statements,
+        )
         stack.push_async_callback(pool.close)
+        commands = Commands(redis)
+        stack.push_async_callback(commands.aclose)
+        await deployment.claim(commands, pool, settings.environment)
         agents = registry.load()
+        expect(agents)
         models = open_models(settings)
         stack.push_async_callback(close_models, models)
         _check_models(agents, models)
         tokens.load()
-        worker = _wire(settings, Commands(redis), pool, agents, models)
+        worker = _wire(settings, commands, pool, agents, models)
+        await stack.enter_async_context(observed(settings, worker, commands, pool))
         stack.push_async_callback(worker.close)
         yield worker
+
+
+@contextlib.asynccontextmanager
+async def observed(settings: Settings, worker: LeaseWorker, commands: Commands, pool: Pool) -> AsyncIterator[None]:
+    """The worker's numbers and probes, for as long as the block lasts."""
+    state = WorkerState(worker, settings.queue)
+    REGISTRY.register(state)
+    try:
+        async with (
+            vitals(lambda: [commands, *worker.commands], lambda: [pool]),
+            serving(settings, worker, pool) as address,
+            announced(commands, settings.queue, address),
+        ):
+            yield
+    finally:
+        REGISTRY.unregister(state)
 
 
 def _wire(
@@ -73,7 +104,7 @@ def _wire(
         commands=commands,
         leaving=lambda: desk.worker.leaving,
     )
-    ends = EndsWriter(commands, pool)
+    ends = EndsWriter(commands, pool, on_end=desk.ended)
     desk.worker = chat_worker(
         commands.redis, settings, turn=runner, unrunnable=runner.unrunnable, on_ends_waiting=ends.drain
     )
@@ -90,6 +121,9 @@ class _Desk:
 
     def say(self, job: Claimed, text: str) -> None:
         self.worker.emitter.text(job, text)
+
+    async def ended(self, job_id: str, state: str) -> None:
+        await self.worker.tell_of_unstarted(job_id, state)
 
 
 def _check_models(agents: Mapping[str, Agent], models: Mapping[str, OpenModel]) -> None:

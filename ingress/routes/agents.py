@@ -16,6 +16,8 @@ _ABOUT = {
         "messages": "/v1/agents/{agent_id}/messages",
         "job": "/v1/jobs/{job_id}",
         "events": "/v1/jobs/{job_id}/events",
+        "openapi": "/openapi.json",
+        "docs": "/docs",
         "live": "/health/live",
         "ready": "/health/ready",
         "stack": "/health/stack",

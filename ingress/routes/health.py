@@ -42,7 +42,8 @@ async def stack(request: Request) -> Response:
 
 
 async def _own_parts(ingress: Ingress) -> Parts:
-    return {
+    unusable = {} if ingress.archive.usable else {"deployment": "Postgres cannot be used: the log says why"}
+    return unusable | {
         "redis": await _probed(_redis_takes_writes(ingress), "cannot be reached, or takes no writes"),
         "agents": "ok" if ingress.agents else "none registered",
     }

@@ -67,7 +67,7 @@ async def job_events(request: Request) -> Response:
 
 async def _ended_within(ingress: Ingress, request: Request, record: JobRecord, wait_s: int) -> JobRecord:
     """The job once it has ended, or as it is when the time is over or the caller has gone."""
-    if record.state.ended:
+    if record.over:
         return record
     waiting = asyncio.ensure_future(_watched(ingress, record, time.monotonic() + wait_s))
     leaving = asyncio.ensure_future(gone(request))
@@ -85,7 +85,7 @@ async def _watched(ingress: Ingress, record: JobRecord, deadline_s: float) -> Jo
             found = await ingress.find(record.tenant, record.id)
             if found is None:
                 raise unknown_job()
-            if found.state.ended or not await watch.wait(deadline_s - time.monotonic()):
+            if found.over or not await watch.wait(deadline_s - time.monotonic()):
                 return found
 
 

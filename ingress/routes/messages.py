@@ -5,23 +5,29 @@ Idempotency-Key, or an SDK's own retry) answers 200 with the job of the first tr
 """
 
 import time
+from collections.abc import Awaitable
+from typing import NamedTuple
 
-import structlog
 from starlette.requests import Request
 from starlette.responses import Response
 
 from agents.api import Agent
+from ingress import metrics
 from ingress.auth import Caller
-from ingress.body import MessageBody, parse_message
+from ingress.body import parse_message
+from ingress.message import ChatMessage
 from ingress.repeats import idempotency_of
 from ingress.requests import read_body
 from ingress.responses import job_path, job_response
 from ingress.state import Ingress, ingress_of
-from shared.errors import Conflict, NotFound, QueueFull, Unavailable
+from shared.errors import Busy, Conflict, NotFound, QueueFull, Unavailable
 from shared.ids import uuid7
 from shared.jobs import JobRecord, JobState
 from shared.scripts import Admission, Idempotency
-from shared.wire import TurnPayload
+from shared.telemetry import context
+from shared.telemetry.tracing import Trace, trace_id
+from shared.tenants import Arrival
+from shared.wire import Policy, TurnPayload
 
 FULL_RETRY_AFTER_S = 5
 
@@ -33,15 +39,28 @@ async def post_message(request: Request) -> Response:
     if agent is None:
         raise NotFound("There is no such agent; `GET /v1/agents` lists them.")
     body = parse_message(await read_body(request, ingress.settings.max_body_bytes), ingress.settings)
-    repeat = idempotency_of(request, agent_id=agent.id, body=body.canonical(), caller=caller.key_sha256)
+    repeat = idempotency_of(request, agent_id=agent.id, body=body, caller=caller.key_sha256)
     payload = _payload(request, caller, agent, body)
-    admission = await _admit(ingress, payload, body.ttl_s or ingress.settings.ttl_s, repeat)
-    structlog.contextvars.bind_contextvars(agent=agent.id, job_id=admission.job_id, outcome=admission.outcome)
+    how = _admitting(ingress, caller, agent, body, repeat)
+    admission = await _admit(ingress, payload, how)
+    _note(payload, admission)
     return await _answer(ingress, payload, admission)
 
 
-def _payload(request: Request, caller: Caller, agent: Agent, body: MessageBody) -> TurnPayload:
-    trace = {name: value for name in ("traceparent", "tracestate") if (value := request.headers.get(name))}
+def _note(payload: TurnPayload, admission: Admission) -> None:
+    """For the request's line and the numbers."""
+    metrics.count_admission(payload.agent, admission.outcome)
+    context.bind(
+        agent=payload.agent,
+        job_id=admission.job_id,
+        conversation_id=None if admission.outcome == "replayed" else payload.conversation_id,  # perhaps just made up
+        trace_id=trace_id(payload.trace),
+        outcome=admission.outcome,
+    )
+
+
+def _payload(request: Request, caller: Caller, agent: Agent, body: ChatMessage) -> TurnPayload:
+    trace: Trace = request.scope["span"].onward()
     return TurnPayload(
         job_id=uuid7(),
         tenant=caller.tenant,
@@ -54,22 +73,45 @@ def _payload(request: Request, caller: Caller, agent: Agent, body: MessageBody) 
         callback_url=body.callback_url,
         domain=body.domain,
         feature=body.feature,
-        trace=trace,
+        trace=trace.headers(),
+        request_id=request.scope["request_id"],
     )
 
 
-async def _admit(ingress: Ingress, payload: TurnPayload, ttl_s: int, repeat: Idempotency) -> Admission:
+class _Admitting(NamedTuple):
+    ttl_s: int
+    idempotency: Idempotency
+    policy: Policy
+    merge_window_s: float
+
+
+def _admitting(ingress: Ingress, caller: Caller, agent: Agent, body: ChatMessage, repeat: Idempotency) -> _Admitting:
+    """What the message says comes first, then the tenant's settings, then the agent."""
+    wanted = caller.terms.policies.get(agent.id, Arrival())
+    window_s = agent.merge_window_s if wanted.merge_window_s is None else wanted.merge_window_s
+    return _Admitting(
+        body.ttl_s or ingress.settings.ttl_s, repeat, body.policy or wanted.policy or agent.policy, window_s
+    )
+
+
+async def _admit(ingress: Ingress, payload: TurnPayload, how: _Admitting) -> Admission:
     """One call; a second one, with the same job id, when the first may have been accepted unheard."""
+    if ingress.pressure.full:
+        metrics.count_admission(payload.agent, "closed")
     ingress.pressure.check()
 
-    async def admit() -> Admission:
+    def admit() -> Awaitable[Admission]:
         enqueued_ms = time.time_ns() // 1_000_000
-        return await ingress.intake.admit(payload, ttl_s=ttl_s, enqueued_ms=enqueued_ms, idempotency=repeat)
+        return ingress.intake.admit(payload, enqueued_ms=enqueued_ms, **how._asdict())
 
     try:
         return await admit()
     except Unavailable:
-        return await admit()
+        try:
+            return await admit()
+        except Unavailable:
+            metrics.count_admission(payload.agent, "unavailable")
+            raise
 
 
 async def _answer(ingress: Ingress, payload: TurnPayload, admission: Admission) -> Response:
@@ -85,6 +127,8 @@ async def _answer(ingress: Ingress, payload: TurnPayload, admission: Admission) 
             raise Conflict("This Idempotency-Key was used with another body.", code="idempotency_mismatch", status=422)
         case "owner":
             raise Conflict("This conversation belongs to another user.", code="conversation_owner", status=422)
+        case "busy":
+            raise Busy("This conversation is being answered, and its policy is to reject messages meanwhile.")
         case "full":
             raise QueueFull("The queue is full; try again later.", retry_after_s=FULL_RETRY_AFTER_S)
 

@@ -17,18 +17,36 @@ from starlette.routing import Route
 
 from agents import registry
 from ingress.auth import ApiKeys
+from ingress.openapi.serve import Published, docs, openapi_json
 from ingress.problems import EXCEPTION_HANDLERS
 from ingress.request_log import RequestLog
 from ingress.responses import json_response
-from ops.console.routes.dead import DeadJobResource, list_dead_jobs, retry_dead_job, retry_dead_jobs
+from ops.console.load import Load
+from ops.console.openapi.operations import CONSOLE
+from ops.console.routes.dead import DeadJobResource, DeadJobsRetry, list_dead_jobs, retry_dead_job
 from ops.console.routes.health import live, ready
-from ops.console.routes.queues import list_queues, metrics
+from ops.console.routes.metrics import metrics, metrics_targets
+from ops.console.routes.queues import list_queues
+from ops.console.routes.tenants import (
+    KeyResource,
+    KeysResource,
+    TenantResource,
+    TenantsResource,
+    disable_tenant,
+    enable_tenant,
+    list_changes,
+)
 from ops.console.state import Console, KeyBooks
+from ops.console.upkeep import kept_up
 from ops.dead.desk import Desk
-from shared import telemetry
+from ops.tenants.books import TenantBooks
+from ops.usage.books import UsageBooks
+from ops.usage.route import show_usage
+from shared import deployment, telemetry
 from shared.config import Settings
 from shared.db import Pool, open_pool
 from shared.redis import Commands, check_server, connect
+from shared.telemetry.metrics import vitals
 
 log = structlog.get_logger(__name__)
 
@@ -37,7 +55,11 @@ async def index(_request: Request) -> Response:
     links = {
         "dead_jobs": "/v1/dead-jobs",
         "queues": "/v1/queues",
+        "tenants": "/v1/tenants",
+        "usage": "/v1/usage",
         "metrics": "/metrics",
+        "openapi": "/openapi.json",
+        "docs": "/docs",
         "live": "/health/live",
         "ready": "/health/ready",
     }
@@ -46,14 +68,25 @@ async def index(_request: Request) -> Response:
 
 ROUTES = [
     Route("/", index),
+    Route("/openapi.json", openapi_json),
+    Route("/docs", docs),
     Route("/health/live", live),
     Route("/health/ready", ready),
     Route("/metrics", metrics),
+    Route("/v1/metrics/targets", metrics_targets),
     Route("/v1/queues", list_queues),
     Route("/v1/dead-jobs", list_dead_jobs),
-    Route("/v1/dead-jobs/retry", retry_dead_jobs, methods=["POST"]),
+    Route("/v1/dead-jobs/retry", DeadJobsRetry),
     Route("/v1/dead-jobs/{job_id}", DeadJobResource),
     Route("/v1/dead-jobs/{job_id}/retry", retry_dead_job, methods=["POST"]),
+    Route("/v1/tenants", TenantsResource),
+    Route("/v1/tenants/{tenant_id}", TenantResource),
+    Route("/v1/tenants/{tenant_id}/disable", disable_tenant, methods=["POST"]),
+    Route("/v1/tenants/{tenant_id}/enable", enable_tenant, methods=["POST"]),
+    Route("/v1/tenants/{tenant_id}/changes", list_changes),
+    Route("/v1/tenants/{tenant_id}/keys", KeysResource),
+    Route("/v1/keys/{key_id}", KeyResource),
+    Route("/v1/usage", show_usage),
 ]
 
 
@@ -66,6 +99,7 @@ def create_console(settings: Settings) -> Starlette:
         async with opened(settings) as console:
             app.state.console = console
             yield
+        await telemetry.flush()
 
     app = Starlette(
         routes=ROUTES,
@@ -73,6 +107,7 @@ def create_console(settings: Settings) -> Starlette:
         exception_handlers=EXCEPTION_HANDLERS,
         lifespan=lifespan,
     )
+    app.state.published = Published(CONSOLE, ROUTES, settings)
     app.router.redirect_slashes = False  # as in ingress
     return app
 
@@ -87,6 +122,7 @@ async def opened(settings: Settings) -> AsyncIterator[Console]:
         for fault in await check_server(commands.redis, production=settings.environment == "production"):
             log.warning("redis_unsafe", fault=fault)
         pool = await _pool(closing, settings.database_url, settings)
+        await deployment.claim(commands, pool, settings.environment)
         ops_pool = await _pool(closing, settings.ops_database_url, settings) if settings.ops_database_url else pool
         keys = KeyBooks(pool)
         api_keys = ApiKeys(commands, keys, ttl_s=settings.key_cache_ttl_s)
@@ -94,18 +130,32 @@ async def opened(settings: Settings) -> AsyncIterator[Console]:
         of_all = await Desk.over(ops_pool, commands, settings, agents)
         if not of_all.books.sees_all:
             log.warning("one_tenant_at_a_time", cause="SWITCHBOARD_OPS_DATABASE_URL is not set to switchboard_ops")
+        names = sorted({settings.queue, *(agent.queue for agent in agents.values())})
+        books = ops_pool if of_all.books.sees_all else None
+        if books is not None:
+            await closing.enter_async_context(kept_up(books))
+        await closing.enter_async_context(vitals(lambda: [commands], lambda: [*{pool, ops_pool}]))
         yield Console(
             settings=settings,
             commands=commands,
             api_keys=api_keys,
             keys=keys,
-            queues=sorted({settings.queue, *(agent.queue for agent in agents.values())}),
+            queues=names,
+            load=Load(commands, names, slots_per_worker=settings.worker_concurrency, books=books),
             of_tenant=await Desk.over(pool, commands, settings, agents),
             of_all=of_all,
+            tenants=TenantBooks(pool, books, commands, agents),
+            usage_of_tenant=await UsageBooks.over(pool),
+            usage_of_all=await UsageBooks.over(ops_pool),
         )
 
 
 async def _pool(closing: AsyncExitStack, dsn: str, settings: Settings) -> Pool:
-    pool = await open_pool(dsn, settings.db_pool_size, environment=settings.environment)
+    pool = await open_pool(
+        dsn,
+        settings.db_pool_size,
+        environment=settings.environment,
+        prepared_statements=settings.db_prepared_statements,
+    )
     closing.push_async_callback(pool.close)
     return pool

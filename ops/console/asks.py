@@ -8,16 +8,18 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from starlette.requests import Request
 
+from ingress.body import whole
 from ingress.requests import read_body
 from ops.dead.books import DeadFilter, Position, dead_filter
 from ops.dead.edit import Edit
 from shared.errors import InvalidRequest
 
 Age = Annotated[float, Field(ge=0, le=1e9)]
-Word = Annotated[str, Field(min_length=1, max_length=256)]
+Word = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[^\x00]*$")]
+"""Postgres has no NUL in texts."""
 M = TypeVar("M", bound=BaseModel)
 C = TypeVar("C")
 
@@ -45,6 +47,14 @@ class Filters(BaseModel):
             older_than_s=self.older_than_s,
             newer_than_s=self.newer_than_s,
         )
+
+
+class OneQuery(BaseModel):
+    """For one job; parameters it does not know are ignored."""
+
+    model_config = ConfigDict(frozen=True)
+
+    tenant: Word | None = None
 
 
 class ListQuery(Filters):
@@ -76,7 +86,7 @@ class BulkBody(BaseModel):
 
     filter: Filters = Filters()
     position: Position = "end"
-    limit: Annotated[int, Field(ge=1, le=100)] = 25
+    limit: Annotated[int, Field(ge=1, le=100), BeforeValidator(whole)] = 25
     """Jobs of this call; the caller paces the whole by how often it calls."""
     cursor: Word | None = None
 
@@ -86,6 +96,16 @@ def list_query(request: Request) -> ListQuery:
     return _validated(ListQuery, dict(request.query_params))
 
 
+def query_of(request: Request, model: type[M]) -> M:
+    """Raises InvalidRequest."""
+    return _validated(model, dict(request.query_params))
+
+
+def asked_tenant(request: Request) -> str | None:
+    """The tenant that an operator narrows a request for one job to. Raises InvalidRequest."""
+    return _validated(OneQuery, dict(request.query_params)).tenant
+
+
 async def body_of(request: Request, model: type[M], max_bytes: int) -> M:
     """An empty body is an empty object. Raises InvalidRequest or TooLarge."""
     raw = await read_body(request, max_bytes)
@@ -93,6 +113,8 @@ async def body_of(request: Request, model: type[M], max_bytes: int) -> M:
         parsed = msgspec.json.decode(raw) if raw.strip() else {}
     except msgspec.MsgspecError as error:
         raise InvalidRequest(f"The body is not JSON: {error}.") from None
+    except RecursionError:
+        raise InvalidRequest("The body is nested too deeply.") from None
     return _validated(model, parsed)
 
 

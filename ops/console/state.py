@@ -7,16 +7,19 @@ operator's request for all of them goes through switchboard_ops.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import structlog
 from starlette.requests import Request
 
-from ingress.auth import ApiKeys, Principal
+from ingress.auth import ApiKeys, Principal, principal_of
+from ops.console.load import Load
 from ops.dead.desk import Desk
+from ops.tenants.books import TenantBooks
+from ops.usage.books import UsageBooks
 from shared.config import Settings
 from shared.db import Pool
 from shared.errors import Forbidden, InvalidRequest, Unauthorized
 from shared.ids import is_uuid
 from shared.redis import Commands
+from shared.telemetry import context
 from sql import queries
 
 BY_LENGTH = 12
@@ -31,7 +34,7 @@ class KeyBooks:
 
     async def api_key(self, sha256: str) -> Principal | None:
         row = await self._pool.fetchrow(queries["resolve_api_key"], sha256)
-        return Principal(row["tenant_id"], list(row["scopes"])) if row else None
+        return principal_of(row) if row else None
 
     async def ping(self) -> None:
         await self._pool.fetchval("SELECT 1")
@@ -43,6 +46,7 @@ class Visitor:
 
     tenant: str | None
     by: str
+    operator: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,8 +56,12 @@ class Console:
     api_keys: ApiKeys
     keys: KeyBooks
     queues: Sequence[str]
+    load: Load
     of_tenant: Desk
     of_all: Desk
+    tenants: TenantBooks
+    usage_of_tenant: UsageBooks
+    usage_of_all: UsageBooks
 
     async def authenticate(self, request: Request, *, tenant: str | None = None) -> Visitor:
         """The visitor, who wants to see `tenant`, or all that the key opens. Raises Unauthorized, Forbidden,
@@ -61,7 +69,7 @@ class Console:
         sha256, principal = await self._principal(request)
         by = f"key:{sha256[:BY_LENGTH]}"
         if "operator" in principal.scopes:
-            return Visitor(tenant, by)
+            return Visitor(tenant, by, operator=True)
         if "admin" not in principal.scopes:
             raise Forbidden("This API key lacks the scope `admin`.")
         if tenant not in (None, principal.tenant):
@@ -84,6 +92,9 @@ class Console:
             )
         return self.of_all
 
+    def usage(self, visitor: Visitor) -> UsageBooks:
+        return self.usage_of_tenant if self.desk(visitor) is self.of_tenant else self.usage_of_all
+
     async def _principal(self, request: Request) -> tuple[str, Principal]:
         kind, _, key = request.headers.get("authorization", "").partition(" ")
         if kind.lower() != "bearer" or not key.strip():
@@ -91,7 +102,7 @@ class Console:
         sha256, principal = await self.api_keys.resolve(key.strip())
         if principal is None:
             raise Unauthorized("This API key is not valid.")
-        structlog.contextvars.bind_contextvars(tenant=principal.tenant, key=sha256[:BY_LENGTH])
+        context.bind(tenant=principal.tenant, key=sha256[:BY_LENGTH])
         return sha256, principal
 
 
@@ -103,5 +114,5 @@ def console_of(request: Request) -> Console:
 def job_id_of(request: Request) -> str | None:
     """The id in the path; None for what cannot be one."""
     job_id: str = request.path_params["job_id"]
-    structlog.contextvars.bind_contextvars(job_id=job_id)
+    context.bind(job_id=job_id)
     return job_id if is_uuid(job_id) else None

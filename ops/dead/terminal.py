@@ -41,7 +41,9 @@ async def _run(
 ) -> int:
     async with AsyncExitStack() as closing:
         dsn = settings.ops_database_url or settings.database_url
-        pool = await open_pool(dsn, 2, environment=settings.environment)
+        pool = await open_pool(
+            dsn, 2, environment=settings.environment, prepared_statements=settings.db_prepared_statements
+        )
         closing.push_async_callback(pool.close)
         commands = Commands(connect(settings.redis_url, max_connections=2))
         closing.push_async_callback(commands.aclose)

@@ -31,6 +31,11 @@ class Ports:
     def standin(self) -> int:
         return self.ingress + 2
 
+    @property
+    def metrics(self) -> int:
+        """Of the first worker; the others take what is free after it."""
+        return self.ingress + 3
+
 
 @dataclass(frozen=True, kw_only=True)
 class Backends:
@@ -65,6 +70,8 @@ def for_children(settings: Settings, ports: Ports, backends: Backends) -> Mappin
         environment |= {"ANTHROPIC_API_KEY": STANDIN_KEY, "ANTHROPIC_BASE_URL": standin}
     if "log_format" not in settings.model_fields_set:
         environment["SWITCHBOARD_LOG_FORMAT"] = "console"
+    if "metrics_port" not in settings.model_fields_set:
+        environment["SWITCHBOARD_METRICS_PORT"] = str(ports.metrics)
     if "drain_s" not in settings.model_fields_set:
         environment["SWITCHBOARD_DRAIN_S"] = str(DRAIN_S)
     return environment

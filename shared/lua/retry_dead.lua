@@ -40,7 +40,7 @@ local seq = known[4] or int((run - 1) * 1000000)
 redis.call('DEL', KEYS[2], 'sb:events:' .. id, 'arq:retry:' .. id, 'arq:result:' .. id, 'arq:in-progress:' .. id)
 redis.call('ZREM', 'arq:abort', id)
 
-redis.call('HSET', KEYS[2], 'state', 'queued', 'queue', queue, 'score', int(now_ms), 'created_us', ARGV[8],
+redis.call('HSET', KEYS[2], 'state', 'queued', 'queue', queue, 'created_us', ARGV[8],
   'run', ARGV[2], 'retry', ARGV[7], 'seq', seq, unpack(ARGV, 9))
 redis.call('SET', KEYS[3], ARGV[3])
 redis.call('ZADD', queue .. ':expiry', now_ms + tonumber(ARGV[4]), id)

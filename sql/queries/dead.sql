@@ -32,3 +32,7 @@ SELECT mark_dead_job_retried($1, $2, $3, $4, $5, $6, $7) AS marked
 -- name: discard_dead_job
 -- discarded, retried (too late) or NULL (unknown): $1 tenant or NULL, $2 job, $3 by whom.
 SELECT outcome FROM discard_dead_job($1, $2, $3)
+
+-- name: count_open_dead_jobs
+-- Open dead jobs of every tenant by agent, for a role that sees them.
+SELECT agent, count(*) AS jobs FROM dead_jobs WHERE disposition = 'open' GROUP BY agent

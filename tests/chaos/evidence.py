@@ -17,7 +17,7 @@ Row = Mapping[str, Any]
 
 BOOKKEEPING = ("sb:job:", "sb:events:", "sb:owner:", "sb:idem:", "sb:apikey:", keys.DEPLOYMENT, keys.PROBE)
 """Keys that outlive a job for a while and expire by themselves."""
-STANDING = {f"{keys.DEFAULT_QUEUE}:wake", f"{keys.DEFAULT_QUEUE}:health-check", keys.leases("default")}
+STANDING = {f"{keys.DEFAULT_QUEUE}:{part}" for part in ("wake", "health-check", "leases", "slots")} | {keys.SCRAPE}
 """Keys of a queue with workers and without jobs."""
 READ_S = 1.0
 POSTGRES_AWAY = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)

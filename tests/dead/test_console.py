@@ -9,6 +9,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from ops.console.app import create_console
+from ops.console.asks import cursor_of
 from shared.config import Settings
 from shared.ids import uuid7
 from tests.dead.conftest import Clients
@@ -143,6 +144,36 @@ async def test_every_fault_of_a_request_is_named_at_once(console: Clients, three
     assert [one.status_code for one in (listed, retried, cursor, unreadable)] == [422, 422, 422, 400]
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "content", "status"),
+    [
+        ("GET", f"{ALL}?tenant=%00", "", 422),
+        ("GET", f"{ALL}/{{id}}?tenant=a%00", "", 422),
+        ("DELETE", f"{ALL}/{{id}}?tenant=%00", "", 422),
+        ("GET", f"{ALL}?cursor={cursor_of({'finished_us': 2**70, 'job_id': uuid7(), 'run': 1})}", "", 422),
+        ("GET", f"{ALL}?cursor={cursor_of({'finished_us': 1, 'job_id': uuid7(), 'run': 2**40})}", "", 422),
+        ("POST", f"{ALL}/retry", '{"filter": {"agent": "\\u0000"}}', 422),
+        ("POST", f"{ALL}/retry", "[" * 100_000, 400),
+        ("POST", f"{ALL}/{{id}}/retry", '{"edit":' + "[" * 100_000, 400),
+        ("GET", f"{ALL}/retry", "", 405),
+        ("DELETE", f"{ALL}/retry", "", 405),
+    ],
+)
+async def test_what_no_server_could_store_or_read_is_refused_before_it_is_asked(
+    console: Clients, three: list[str], method: str, path: str, content: str, status: int
+) -> None:
+    async with console("sk-operator") as client:
+        answer = await client.request(method, path.replace("{id}", three[0]), content=content)
+    assert answer.status_code == status, answer.text
+    assert answer.headers.get("allow") == ("POST" if status == 405 else None)
+
+
+async def test_a_whole_number_may_be_written_with_a_fraction(console: Clients, three: list[str]) -> None:
+    async with console("sk-operator") as client:
+        batch = await client.post(f"{ALL}/retry", content=b'{"limit": 2.0}')
+    assert (batch.status_code, len(batch.json()["data"])) == (202, 2)
+
+
 async def test_one_is_shown_with_everything_and_retried_with_changes(console: Clients, deployment: Deployment) -> None:
     job_id = await kill(deployment, metadata={"order": 7})
     async with console("sk-admin") as client:
@@ -231,7 +262,7 @@ async def test_the_queues_are_counted_for_operators(console: Clients, deployment
         assert idle.pop("oldest_age_s") >= 0
         assert idle == {
             "queue": "default", "depth": 3, "due": 2, "delayed": 0, "in_flight": 0, "live_workers": 0,
-            "slots_per_worker": 100, "utilisation": None, "desired_workers": 1,
+            "slots": 0, "slots_per_worker": 100, "utilisation": None, "desired_workers": 1,
         }  # fmt: skip
         assert len(await worker.claim(1)) == 1
         (busy,) = (await client.get("/v1/queues")).json()["data"]

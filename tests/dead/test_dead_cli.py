@@ -167,4 +167,15 @@ async def test_stats_count_what_waits(deployment: Deployment, switchboard: Run) 
     assert (shown["queue"], shown["depth"], shown["due"], shown["desired_workers"]) == ("default", "3", "3", "1")
     assert (shown["live_workers"], shown["utilisation"]) == ("0", "-")
     (stats,) = json.loads((await switchboard("jobs", "stats", "--json", SWITCHBOARD_WORKER_CONCURRENCY="2")).stdout)
-    assert (stats["slots_per_worker"], stats["desired_workers"]) == (2, 2)
+    assert (stats["slots_per_worker"], stats["desired_workers"]) == (2, 2), "nobody is there to say how many it has"
+
+
+async def test_every_worker_says_how_many_jobs_it_runs_at_once(deployment: Deployment, switchboard: Run) -> None:
+    async with deployment.worker(worker_concurrency=4, queue="quiet-2"):
+        async with deployment.worker(worker_concurrency=30), deployment.worker(worker_concurrency=10):
+            found = await switchboard("jobs", "stats", "--json", "--queue", "default", "--queue", "quiet-2")
+            both, one = json.loads(found.stdout)
+        left = json.loads((await switchboard("jobs", "stats", "--json", "--queue", "default")).stdout)[0]
+    assert (both["live_workers"], both["slots"], both["slots_per_worker"], both["utilisation"]) == (2, 40, 20, 0.0)
+    assert (one["live_workers"], one["slots"]) == (1, 4)
+    assert (left["live_workers"], left["slots"], left["utilisation"]) == (0, 0, None)

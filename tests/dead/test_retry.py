@@ -14,6 +14,7 @@ from ops.dead.retry import Refusal, Retried
 from shared import keys
 from shared.errors import Conflict, InvalidRequest, NotFound, QueueFull
 from shared.ids import uuid7
+from shared.scripts import read_events
 from shared.wire import TurnPayload
 from tests.conftest import Database, Eventually
 from tests.dead.graveyard import bury, kill, retry, settings_with
@@ -32,9 +33,8 @@ async def eligible(deployment: Deployment) -> list[str]:
 
 
 async def event_types(deployment: Deployment, job_id: str) -> list[tuple[int, str]]:
-    events = await deployment.commands.redis.xrange(keys.events(job_id))
-    kinds = [(int(number.split(b"-")[0]), fields[b"t"].decode()) for number, fields in events]
-    return [(number, kind) for number, kind in kinds if kind != "message.delta"]
+    _, events = await read_events(deployment.commands, job_id)
+    return [(event.seq, event.type) for event in events if event.type != "message.delta"]
 
 
 async def test_a_retried_job_succeeds_under_its_id_and_keeps_its_books_together(

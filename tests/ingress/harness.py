@@ -83,7 +83,7 @@ class Worker:
         return [keys.queue(self.queue)]
 
     async def join(self, lease_ms: int = 60_000) -> None:
-        await Script("beat")(self.commands, self._keys, [self.name, lease_ms, "join"])
+        await Script("beat")(self.commands, self._keys, [self.name, lease_ms, "join", 100])
 
     async def leave(self) -> None:
         await Script("beat")(self.commands, self._keys, [self.name, 0, "leave"])

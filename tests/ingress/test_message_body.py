@@ -1,14 +1,17 @@
 """The parser of bodies: whatever is sent, the answer is a valid body or a refusal that names its faults."""
 
 import json
+import sys
 from typing import Any
+from unicodedata import category
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from ingress.body import MessageBody, parse_message
+from ingress.body import MessageBody, checked_message, parse_message
+from ingress.message import ChatMessage, plain_message
 from shared.config import Settings
 from shared.errors import InvalidRequest
 from shared.ids import uuid7
@@ -32,7 +35,7 @@ likely = st.fixed_dictionaries(
 )
 
 
-def outcome(raw: bytes) -> MessageBody | InvalidRequest:
+def outcome(raw: bytes) -> ChatMessage | InvalidRequest:
     try:
         return parse_message(raw, SETTINGS)
     except InvalidRequest as error:
@@ -58,10 +61,16 @@ def test_any_bytes_are_a_valid_body_or_a_refusal(raw: bytes) -> None:
     assert found.canonical() == outcome_of(json.loads(raw)).canonical()
 
 
-def outcome_of(body: Any) -> MessageBody:
+def outcome_of(body: Any) -> ChatMessage:
     found = outcome(json.dumps(body, indent=2).encode())
-    assert isinstance(found, MessageBody)
+    assert isinstance(found, ChatMessage)
     return found
+
+
+def faults_of_valid(body: dict[str, Any]) -> dict[str, str]:
+    """No fault is fine too."""
+    found = outcome(json.dumps({"message": "hello", **body}).encode())
+    return {fault["field"]: "" for fault in found.faults} if isinstance(found, InvalidRequest) else {}
 
 
 def faults_of(body: dict[str, Any]) -> dict[str, str]:
@@ -97,10 +106,12 @@ def faults_of(body: dict[str, Any]) -> dict[str, str]:
         ({"metadata": {"k" * 65: 1}}, "metadata/" + "k" * 65),
         ({"metadata": {"a": {}}}, "metadata/a"),
         ({"metadata": {"a": 2**53}}, "metadata/a"),
+        ({"metadata": {"a": 1e16}}, "metadata/a"),
         ({"metadata": {"a": "\0"}}, "metadata/a"),
         ({"ttl_s": 0}, "ttl_s"),
         ({"ttl_s": 86_401}, "ttl_s"),
-        ({"ttl_s": 60.0}, "ttl_s"),
+        ({"ttl_s": 60.5}, "ttl_s"),
+        ({"ttl_s": 1e300}, "ttl_s"),
         ({"ttl_s": "60"}, "ttl_s"),
         ({"ttl_s": True}, "ttl_s"),
         ({"domain": "x" * 65}, "domain"),
@@ -130,6 +141,20 @@ def test_the_limits_themselves_are_allowed() -> None:
     assert outcome_of(body).message == body["message"]
 
 
+def test_ids_have_no_character_that_cannot_be_seen_whatever_python_knows_of_unicode() -> None:
+    hidden = [chr(n) for n in range(sys.maxunicode + 1) if category(chr(n)) in {"Cc", "Cf", "Cs", "Zl", "Zp", "Zs"}]
+    hidden.remove(" ")
+    refused = [character for character in hidden if "user_id" in faults_of_valid({"user_id": f"a{character}"})]
+    assert refused == hidden
+    assert faults_of_valid({"user_id": "Zoë 🦑 \U0001fae9 \U0001faea"}) == {}
+
+
+def test_a_whole_number_may_be_written_with_a_fraction() -> None:
+    assert (
+        outcome_of({"message": "a", "ttl_s": 60.0}).canonical() == outcome_of({"message": "a", "ttl_s": 60}).canonical()
+    )
+
+
 def test_null_means_absent() -> None:
     names = set(MessageBody.model_fields) - {"message"}
     assert outcome_of({"message": "a", **dict.fromkeys(names)}).canonical() == outcome_of({"message": "a"}).canonical()
@@ -137,3 +162,69 @@ def test_null_means_absent() -> None:
 
 def test_values_are_not_echoed_back() -> None:
     assert "sensitive" not in str(faults_of({"message": ["sensitive"], "user_id": "sensitive\n", "ttl_s": "sensitive"}))
+
+
+plain_names = st.sampled_from(
+    ["message", "user_id", "conversation_id", "ttl_s", "domain", "feature", "policy", "metadata"]
+)
+plain_values = (
+    st.text(alphabet=st.sampled_from('aé\u2028 \t\0\x7f\u200b\ud800\\"/💬'), max_size=6)
+    | st.sampled_from(["x" * 64, "x" * 65, "x" * 128, "x" * 129, "x" * 20_001, "queue", "merge", "later", ""])
+    | st.integers(-2, 3)
+    | st.sampled_from([86_400, 86_401, 2**64, 60.0, True, None])
+    | st.dictionaries(st.sampled_from("ab"), st.none() | st.integers(), max_size=2)
+)
+
+
+@st.composite
+def written_bodies(draw: st.DrawFn) -> bytes:
+    """Objects as a careless writer may write them: names twice, raw and escaped characters, odd spacing and bytes."""
+    members = draw(st.lists(st.tuples(plain_names, plain_values), max_size=5))
+    members.insert(draw(st.integers(0, len(members))), ("message", draw(st.text("ab \n💬", max_size=4))))
+    escaped, space = draw(st.booleans()), draw(st.sampled_from(["", " ", "\t\r\n", "\u00a0"]))
+    parts = [f"{json.dumps(name)}{space}:{json.dumps(value, ensure_ascii=escaped)}" for name, value in members]
+    text = f"{space}{{{space}{f'{space},{space}'.join(parts)}{space}}}{space}"
+    prefix = draw(st.sampled_from([b"", b"", b"", b"\xef\xbb\xbf", b"\xff", b"[", b"\0"]))
+    raw = prefix + text.encode("utf-8", "surrogatepass")
+    cut = draw(st.integers(0, 200))
+    return raw if cut > 20 else raw[:cut] + draw(st.sampled_from([b"", b"\xff", b'"', b"\x01", b","])) + raw[cut:]
+
+
+@settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(written_bodies())
+@example(b'{"message":"a","message":"b"}')
+@example(b'{"message":"a","user_id":"u","user_id":null}')
+@example(b'{"message":"a","user_id":null,"user_id":"u"}')
+@example(b'{"message":"a","ttl_s":60,"ttl_s":61}')
+@example(b'{"message":"a","ttl_s":60.0}')
+@example(b'{"message":"\xed\xa0\x80"}')
+def test_the_short_way_takes_no_body_that_the_long_one_refuses_or_reads_differently(raw: bytes) -> None:
+    short = plain_message(raw, SETTINGS)
+    if short is not None:
+        assert short == checked_message(raw, SETTINGS)
+        assert short.canonical() == checked_message(raw, SETTINGS).canonical()
+
+
+EVERYTHING_PLAIN = {
+    "message": "Größe? 💬",
+    "conversation_id": "c",
+    "user_id": "u",
+    "ttl_s": 60,
+    "domain": "d",
+    "feature": "f",
+    "policy": "merge",
+}
+
+
+@pytest.mark.parametrize("name", EVERYTHING_PLAIN)
+def test_a_body_without_anything_unusual_goes_the_short_way(name: str) -> None:
+    body = {"message": "m", name: EVERYTHING_PLAIN[name]}
+    for said in (body, EVERYTHING_PLAIN):
+        raw = json.dumps(said, ensure_ascii=False).encode()
+        assert plain_message(raw, SETTINGS) == checked_message(raw, SETTINGS) is not None
+
+
+def test_the_canonical_form_is_the_one_whose_digests_are_kept_already() -> None:
+    body = {"user_id": "é", "message": "a", "ttl_s": 60, "domain": None, "metadata": {"b": None, "a": 1.0}}
+    kept = b'{"message":"a","metadata":{"a":1.0,"b":null},"ttl_s":60,"user_id":"\\u00e9"}'
+    assert outcome_of(body).canonical() == kept

@@ -15,7 +15,7 @@ from shared.config import Settings
 from shared.ids import uuid7
 from shared.jobs import JobRecord
 from shared.redis import Commands, connect
-from shared.scripts import Intake
+from shared.scripts import Intake, read_events
 from shared.wire import TURN_FUNCTION, TurnPayload
 from workers.queue import codec
 from workers.queue.scripts import Claimed, Finish, QueueScripts
@@ -86,9 +86,14 @@ class Bench:
         assert record is not None
         return record
 
+    async def events(self, job_id: str, **how: int) -> list[tuple[int, str, str]]:
+        """Number, type and data of what a job's readers are told."""
+        _, events = await read_events(self.commands, job_id, **how)
+        return [(event.seq, event.type, event.data) for event in events]
+
     async def attempts(self, job_id: str) -> int:
         """Attempts counted so far."""
-        return int(await self.redis.get(f"arq:retry:{job_id}") or 0)
+        return (await self.record(job_id)).attempts
 
     def build(self, turn: Turn, **options: Any) -> LeaseWorker:
         """A worker whose turns are `turn(claimed)`; it does not poll unless told to."""

@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import msgspec
 
+from shared.scripts import read_events
 from tests.queue.harness import Bench, replace
 from workers.queue.emitter import INTERVAL_S, Emitter
 from workers.queue.scripts import Claimed, QueueScripts
@@ -117,8 +118,15 @@ async def test_a_new_attempt_starts_the_text_anew_for_its_readers(bench: Bench) 
     (again,) = await bench.claim("other")
     emitter.text(again, "whole reply")
     await emitter.flush(again)
-    kinds = [e[b"t"].decode() for _, e in await bench.redis.xrange(f"sb:events:{job.id}")]
-    assert kinds == ["job.started", "message.delta", "attempt.reset", "job.started", "message.delta"]
+    newest, events = await read_events(bench.commands, job.id)
+    assert [event.seq for event in events] == list(range(1, newest + 1))
+    assert [event.type for event in events] == [
+        "job.started",
+        "message.delta",
+        "attempt.reset",
+        "job.started",
+        "message.delta",
+    ]
 
 
 async def test_flushing_a_job_that_said_nothing_asks_nothing(bench: Bench) -> None:

@@ -25,15 +25,23 @@ async def nothing_is_counted(bench: Bench) -> bool:
     return not {name for name in names if "parked" in name or name.endswith(":heads")}
 
 
-async def test_a_newcomer_waits_for_64_heads_of_a_big_tenant_at_most(bench: Bench) -> None:
+async def test_a_newcomer_goes_first_and_its_next_ones_wait_for_64_heads_of_a_big_tenant_at_most(bench: Bench) -> None:
     big = [await accept(bench, "big", f"c{n}") for n in range(500)]
-    small = await accept(bench, "small", "c")
+    small = [await accept(bench, "small", f"c{n}") for n in range(3)]
     await bench.join("w")
-    first = [job.id for job in await bench.claim("w", HEADS + 1)]
-    assert first == [*big[:HEADS], small]
+    first = [job.id for job in await bench.claim("w", HEADS + 3)]
+    assert first == [big[0], small[0], *big[1:HEADS], *small[1:]], "each one's first goes before others"
     rest = [job for _ in range(2) for job in await bench.claim("w", 500)]
     assert [job.id for job in rest] == big[HEADS:], "and its own stay in order"
     assert await nothing_is_counted(bench)
+
+
+async def test_who_has_waited_for_longer_than_the_head_start_goes_before_a_newcomer(bench: Bench) -> None:
+    old, older = [await accept(bench, "big", f"c{n}") for n in range(2)]
+    await bench.redis.zincrby(QUEUE, -60_000, older)  # as if it had waited for a minute
+    small = await accept(bench, "small", "c")
+    await bench.join("w")
+    assert [job.id for job in await bench.claim("w", 3)] == [older, old, small]
 
 
 async def test_one_claim_takes_all_a_tenant_has_when_nobody_else_waits(bench: Bench) -> None:
@@ -75,7 +83,7 @@ async def test_retries_releases_and_rescues_keep_the_count_right(bench: Bench) -
     assert await nothing_is_counted(bench)
     for verb, job in zip(["retry", "release", "retry"], jobs, strict=False):
         assert await bench.finish(job, verb, delay_ms=1 if verb == "retry" else 0)
-    assert await bench.redis.hget(f"{QUEUE}:heads", TENANT) == b"3"
+    assert await bench.redis.hget(f"{QUEUE}:heads", TENANT) == b"1", "a retry that waits takes nobody's place"
     await bench.kill("w")
     await bench.join("v")
     again = await bench.claim("v", 500)
@@ -84,3 +92,16 @@ async def test_retries_releases_and_rescues_keep_the_count_right(bench: Bench) -
     assert await nothing_is_counted(bench)
     for job in again:
         assert await bench.finish(job, "end")
+
+
+async def test_a_tenant_whose_retries_wait_is_not_held_up_by_them(bench: Bench) -> None:
+    await bench.join("w")
+    for n in range(HEADS):
+        await accept(bench, "big", f"c{n}")
+    for job in await bench.claim("w", HEADS):
+        assert await bench.finish(job, "retry", delay_ms=60_000)
+    fresh = await accept(bench, "big", "fresh")
+    assert [job.id for job in await bench.claim("w", 10)] == [fresh]
+    await bench.redis.zadd(f"{QUEUE}:delayed", dict.fromkeys(await bench.redis.zrange(f"{QUEUE}:delayed", 0, -1), 1))
+    assert len(await bench.claim("w", 100)) == HEADS
+    assert await nothing_is_counted(bench)

@@ -150,7 +150,7 @@ async def test_an_attempt_that_breaks_is_logged_and_repeated(
             raise RuntimeError("a fault of ours")
         await flush(job)
 
-    replace(worker.emitter, flush=break_once)  # a fault in our own machinery
+    replace(worker.emitter, spoke=lambda _job: True, flush=break_once)  # a fault in our own machinery
     async with bench.run(worker):
         assert await eventually(lambda: ended(bench, [job_id]))
     assert bench.started == [job_id, job_id]

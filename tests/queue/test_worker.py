@@ -3,14 +3,17 @@
 import asyncio
 import inspect
 import logging
+from typing import Any
 
 import pytest
+from arq.connections import ArqRedis
 from arq.worker import Retry, Worker, get_kwargs
 
 from shared.jobs import JobState
 from shared.wire import TURN_FUNCTION
 from tests.conftest import Eventually
 from tests.queue.harness import QUEUE, TENANT, Bench, nothing, replace
+from workers.queue import codec
 from workers.queue.scripts import Claimed
 from workers.queue.verdicts import Ended
 from workers.queue.worker import LeaseWorker
@@ -18,6 +21,30 @@ from workers.queue.worker import LeaseWorker
 
 async def ended(bench: Bench, *job_ids: str) -> bool:
     return all([(await bench.record(job_id)).state.ended for job_id in job_ids])
+
+
+async def test_the_last_hook_hears_of_jobs_that_could_not_be_run(bench: Bench) -> None:
+    heard: dict[str, Any] = {}
+    done = asyncio.Event()
+
+    async def after(ctx: dict[Any, Any]) -> None:
+        heard[ctx["job_id"]] = (ctx["job_try"], str(ctx.get("refusal")))
+        if len(heard) == 3:
+            done.set()
+
+    async def never(_ctx: dict[Any, Any]) -> None:
+        raise AssertionError("it never started")
+
+    client = ArqRedis(bench.redis.connection_pool, job_serializer=codec.encode, job_deserializer=codec.decode)
+    await client.enqueue_job("unknown", _job_id="unknown")
+    await bench.redis.zadd(QUEUE, {"expired": 1})
+    await client.enqueue_job("turn", _job_id="unreadable")
+    await bench.redis.set("arq:job:unreadable", b"not what arq writes")
+    async with bench.worker(nothing, on_job_start=never, on_job_end=never, after_job_end=after):
+        await asyncio.wait_for(done.wait(), 10)
+    assert heard["unknown"] == (1, "function 'unknown' not found")
+    assert heard["expired"] == (1, "job expired")
+    assert "unable to deserialize" in heard["unreadable"][1]
 
 
 async def test_a_hook_that_fails_costs_nobody_a_job(
@@ -92,7 +119,7 @@ async def test_an_end_under_way_is_told_whatever_stops_the_worker_meanwhile(
         await go.wait()
         await flush(job)
 
-    replace(worker.emitter, flush=slow_flush)  # the end takes its time
+    replace(worker.emitter, spoke=lambda _job: True, flush=slow_flush)  # the end takes its time
     running = asyncio.ensure_future(worker.async_run())
     job_id = await bench.accept()
     await flushing.wait()

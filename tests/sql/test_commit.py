@@ -100,6 +100,8 @@ async def test_a_dead_job_keeps_what_an_operator_needs(commit: Any, ops: Pool) -
 )
 async def test_ends_without_a_reply(commit: Any, ops: Pool, state: str, messages: int, dead: int) -> None:
     turn = a_turn(**DEAD | {"state": state, "started_us": None, "attempts": 0})
+    if state == "merged":
+        turn |= {"merged_into": turn["job_id"]}
     won, record = await commit("alpha", turn, query="end_job")
     assert (won, record.state, record.started_us, record.usage, record.cost_nano_usd) == (True, state, None, None, 0)
     found = await counts(ops)

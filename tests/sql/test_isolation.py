@@ -1,5 +1,6 @@
 """Trying to cross from one tenant to another, through every table and function."""
 
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -25,6 +26,8 @@ async def jobs(owner: Pool, commit: Any) -> dict[str, str]:
         await commit(tenant, turn)
         await commit(tenant, a_turn(**DEAD), query="end_job")
         await owner.fetchrow(queries["turn_takeover"], tenant, uuid7(), 1, "conversation-1", 10, 7)
+        await owner.execute(queries["switch_tenant"], tenant, True, "test")
+        await owner.execute(queries["switch_tenant"], tenant, False, "test")
         done[tenant] = turn["job_id"]
     return done
 
@@ -136,6 +139,12 @@ async def test_a_calls_own_tenant_field_is_not_believed(app: Pool, ops: Pool, jo
         "SELECT make_llm_calls_partitions()",
         "SELECT upsert_tenant_key('alpha', '', repeat('c', 64), '{chat}', '')",
         "SET row_security = off; SELECT * FROM jobs",
+        "SELECT create_tenant('alpha2', '', '{}', 'me')",
+        "SELECT change_tenant('alpha', 1, 'mine', '{}', 'me')",
+        "SELECT switch_tenant('alpha', true, 'me')",
+        "SELECT create_api_key('alpha', repeat('c', 64), '{operator}', '', NULL, 'me')",
+        "SELECT revoke_api_key('alpha', repeat('a', 12), 'me')",
+        "DELETE FROM tenant_changes",
     ],
 )
 async def test_the_app_role_may_not(app_connection: asyncpg.Connection, statement: str) -> None:
@@ -150,7 +159,8 @@ async def test_the_owner_is_bound_and_ops_sees_all(owner: Pool, ops: Pool, jobs:
 
 async def test_a_key_resolves_to_its_tenant_until_it_is_revoked(app: Pool, ops: Pool, jobs: dict[str, str]) -> None:
     row = await app.fetchrow(queries["resolve_api_key"], KEYS["alpha"])
-    assert dict(row or {}) == {"tenant_id": "alpha", "scopes": ["chat"]}
+    expected = {"tenant_id": "alpha", "scopes": ["chat"], "settings": "{}", "settings_version": 1}
+    assert dict(row or {}) == expected
     assert await app.fetchrow(queries["resolve_api_key"], "c" * 64) is None
     await ops.execute("UPDATE api_keys SET revoked_at = now() WHERE tenant_id = 'alpha'")
     assert await app.fetchrow(queries["resolve_api_key"], KEYS["alpha"]) is None
@@ -177,4 +187,6 @@ async def test_the_development_key_can_be_given_again_and_again(owner: Pool, app
     for _ in range(2):
         await owner.execute(queries["upsert_development_key"], "d" * 64)
     row = await app.fetchrow(queries["resolve_api_key"], "d" * 64)
-    assert dict(row or {}) == {"tenant_id": "dev", "scopes": ["chat", "admin", "operator"]}
+    assert row is not None
+    assert (row["tenant_id"], row["scopes"]) == ("dev", ["chat", "admin", "operator"])
+    assert json.loads(row["settings"])["unlimited"] is True

@@ -1,71 +1,71 @@
-"""Logs have one form, and errors reach Sentry without anybody's words."""
+"""Errors reach Sentry with their ids and without anybody's words; without a DSN Sentry is not there at all."""
 
-import gzip
 import json
-import logging
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
+from tests.telemetry.sentry import sentry
+
+ROOT = Path(__file__).parents[2]
+
 PROGRAM = """
-import logging, sys
+import asyncio, logging, sys
 import sentry_sdk, structlog
 from shared import telemetry
 from shared.config import Settings
+from shared.errors import Unavailable
 
 telemetry.configure(Settings.read({"sentry_dsn": sys.argv[1], "environment": "development"}))
+structlog.contextvars.bind_contextvars(request_id="r-1", conversation_id="c-1", message="hunter2")
 
 def answer(message):
-    raise ValueError("it broke")
+    try:
+        raise ValueError(f"cannot read {message!r}")
+    except ValueError as error:
+        raise Unavailable("Postgres cannot be reached") from error
 
+log = structlog.get_logger("turn")
 try:
     answer("my password is hunter2")
-except ValueError as error:
-    structlog.get_logger("turn").error("turn.broke", job_id="j-1", exc_info=error)
-sentry_sdk.flush(5)
+except Unavailable as error:
+    log.error("turn.broke", job_id="j-1", exc_info=error)
+    logging.getLogger("asyncio").error("a library fails on %s", "hunter2", exc_info=error.__cause__)
+log.info("turn.fine")
+log.critical("no.exception")
+asyncio.run(telemetry.flush())
 """
 
 
-@contextmanager
-def sentry() -> Iterator[tuple[str, list[bytes]]]:
-    """A server that takes envelopes: its DSN and what it was sent."""
-    envelopes: list[bytes] = []
-
-    class Envelopes(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["content-length"]))
-            envelopes.append(gzip.decompress(body) if self.headers.get("content-encoding") == "gzip" else body)
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(b"{}")
-
-        def log_message(self, *args: object) -> None:
-            logging.getLogger("test").debug("%s", args)
-
-    server = HTTPServer(("127.0.0.1", 0), Envelopes)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://key@127.0.0.1:{server.server_port}/1", envelopes
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+def ran(program: str, *args: str) -> list[str]:
+    done = subprocess.run([sys.executable, "-c", program, *args], cwd=ROOT, capture_output=True, check=True, timeout=60)
+    return done.stdout.decode().splitlines()
 
 
-def test_an_error_reaches_sentry_without_the_words_of_a_user() -> None:
-    with sentry() as (dsn, envelopes):
-        root = Path(__file__).parents[1]
-        ran = subprocess.run(
-            [sys.executable, "-c", PROGRAM, dsn], cwd=root, capture_output=True, check=True, timeout=60
-        )
-    sent = b"\n".join(envelopes)
-    assert b"ValueError" in sent
-    assert b"hunter2" not in sent
-    line = json.loads(ran.stdout.splitlines()[-1])
+def test_an_error_reaches_sentry_with_its_ids_and_without_the_words_of_a_user() -> None:
+    with sentry() as server:
+        lines = ran(PROGRAM, server.dsn)
+    ours, library, bare = server.items("event")
+    assert b"hunter2" not in server.sent
+    assert [error["type"] for error in ours["exception"]["values"]] == ["ValueError", "Unavailable"]
+    assert ours["exception"]["values"][1]["value"] == "Postgres cannot be reached"
+    ids = {"job_id": "j-1", "request_id": "r-1", "conversation_id": "c-1", "event": "turn.broke"}
+    assert ids.items() <= ours["tags"].items()
+    assert library["logentry"] == {"message": "a library fails on %s"}
+    assert library["tags"]["request_id"] == "r-1"
+    assert (bare["message"], bare["level"]) == ("no.exception", "fatal")
+    line = json.loads(lines[0])
     assert (line["event"], line["job_id"], line["level"]) == ("turn.broke", "j-1", "error")
-    assert b"hunter2" not in ran.stdout
+    assert [error["type"] for error in line["exception"]] == ["Unavailable", "ValueError"]
+
+
+def test_without_a_dsn_the_sdk_is_not_imported() -> None:
+    program = """
+import sys
+from shared import telemetry
+from shared.config import Settings
+import ingress.app, workers.main, ops.console.app
+telemetry.configure(Settings.read({"trace_sample": 1.0}))
+print("sentry_sdk" in sys.modules)
+"""
+    assert ran(program) == ["False"]

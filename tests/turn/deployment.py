@@ -71,6 +71,7 @@ class Deployment:
 
     async def say(self, message: str, *, conversation: str = "c1", user: str | None = "u1", **fields: Any) -> str:
         """Accept a message; its job's id."""
+        how = {name: fields.pop(name) for name in ("policy", "merge_window_s") if name in fields}
         ttl_s = fields.pop("ttl_s", 600)
         payload = TurnPayload(
             job_id=uuid7(),
@@ -81,7 +82,9 @@ class Deployment:
             message=message,
             **fields,
         )
-        admission: Admission = await self.intake.admit(payload, ttl_s=ttl_s, enqueued_ms=0, idempotency=Idempotency())
+        admission: Admission = await self.intake.admit(
+            payload, ttl_s=ttl_s, enqueued_ms=0, idempotency=Idempotency(), **how
+        )
         assert admission.outcome == "accepted", admission
         return payload.job_id
 
@@ -91,7 +94,7 @@ class Deployment:
             while True:
                 record = await self.intake.read(job_id)
                 assert record is not None
-                if record.state.ended:
+                if record.over:
                     return record
                 await asyncio.sleep(0.005)
 

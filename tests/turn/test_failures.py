@@ -7,7 +7,7 @@ import pytest
 
 from agents.api import Context, Reply, Turn
 from agents.support import Support
-from shared import keys
+from shared.scripts import read_events
 from tests.turn.deployment import Deployment
 
 
@@ -25,8 +25,8 @@ async def test_a_rate_limit_is_waited_out_and_tried_again(deployment: Deployment
     assert record.started_us is not None
     assert record.finished_us - record.started_us >= 300_000
     assert await statuses(deployment, job_id) == ["error", "ok"]
-    events = await deployment.commands.redis.xrange(keys.events(job_id))
-    assert [fields[b"t"].decode() for _, fields in events if fields[b"t"] != b"message.delta"] == [
+    _, events = await read_events(deployment.commands, job_id)
+    assert [event.type for event in events if event.type != "message.delta"] == [
         "job.started", "job.retrying", "attempt.reset", "job.started", "job.ended",
     ]  # fmt: skip
 

@@ -57,7 +57,7 @@ async def check_nothing_is_left(deployment: Deployment, eventually: Eventually) 
     async def clean() -> bool:
         names = {key.decode() for key in await deployment.commands.redis.keys("*")}
         left = {n for n in names if not n.startswith(("sb:job:", "sb:events:", "sb:owner:", "arq:queue:wake"))}
-        return left <= {"arq:queue:leases", "arq:queue:health-check"}
+        return left <= {"arq:queue:leases", "arq:queue:slots", "arq:queue:health-check", "sb:deployment"}
 
     assert await eventually(clean)
 
@@ -92,7 +92,8 @@ async def test_a_frozen_worker_that_wakes_after_its_job_was_taken_over_changes_n
         job_id = await deployment.say("first")
 
         async def taken() -> bool:
-            return bool(await deployment.commands.redis.exists(f"arq:retry:{job_id}"))
+            record = await deployment.intake.read(job_id)
+            return record is not None and record.attempts > 0
 
         await eventually(taken, 30)
         async with deployment.worker():

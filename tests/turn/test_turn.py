@@ -6,6 +6,7 @@ import msgspec
 
 from shared import keys
 from shared.jobs import JobRecord
+from shared.scripts import read_events
 from sql import queries
 from tests.turn.deployment import TENANT, Deployment
 
@@ -77,12 +78,10 @@ async def test_readers_see_every_token_in_order_and_then_the_end(deployment: Dep
     async with deployment.worker():
         job_id = await deployment.say("tell me a long story")
         record = await deployment.ended(job_id)
-    events = await deployment.commands.redis.xrange(keys.events(job_id))
-    kinds = [fields[b"t"].decode() for _, fields in events]
-    assert kinds[0] == "job.started"
-    assert kinds[-1] == "job.ended"
-    assert [int(event_id.split(b"-")[0]) for event_id, _ in events] == list(range(1, len(events) + 1))
-    deltas = [msgspec.json.decode(fields[b"d"])["delta"] for _, fields in events if fields[b"t"] == b"message.delta"]
+    newest, events = await read_events(deployment.commands, job_id)
+    assert (events[0].type, events[-1].type) == ("job.started", "job.ended")
+    assert [event.seq for event in events] == list(range(1, newest + 1))
+    deltas = [msgspec.json.decode(event.data)["delta"] for event in events if event.type == "message.delta"]
     assert "".join(deltas) == record.reply
     assert 3 <= len(deltas) <= 20, "0.4 s of text at no more than 20 pieces a second"
 

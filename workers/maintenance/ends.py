@@ -5,6 +5,7 @@ in between writes the same row again, which changes nothing. Run by whichever wo
 """
 
 import logging
+from collections.abc import Awaitable, Callable
 
 import msgspec
 
@@ -15,7 +16,9 @@ from shared.jobs import JobError
 from shared.redis import Commands
 from shared.wire import decode_turn
 from sql import queries
+from workers.turn import taken_in
 from workers.turn.store import TurnEnd
+from workers.turn.witness import never_started
 
 logger = logging.getLogger("switchboard.ends")
 
@@ -25,55 +28,107 @@ UNREADABLE = "sb:ended:unreadable"
 
 
 class EndsWriter:
-    def __init__(self, commands: Commands, pool: Pool) -> None:
+    """`on_end(job id, state)` is told of each job whose end was written here, once."""
+
+    def __init__(self, commands: Commands, pool: Pool, on_end: Callable[[str, str], Awaitable[None]]) -> None:
         self._commands = commands
         self._pool = pool
+        self._on_end = on_end
 
     async def drain(self) -> None:
-        """Until none is left. Raises Unavailable; what is left stays for the next time.
+        """All that may be written now. Raises Unavailable; what is left stays for the next time.
 
-        Several workers may be at it at once: each row is written once all the same, and nothing has to be locked in
-        a Redis that may be full of what is drained here.
+        What ended behind a job that still runs waits for that one's end, so that the history of the conversation is in
+        the order it was said. Several workers may be at it at once: each row is written once all the same, and nothing
+        has to be locked in a Redis that may be full of what is drained here.
         """
-        while entries := await self._commands.run("XRANGE", keys.ENDED, "-", "+", "COUNT", BATCH):
+        start = "-"
+        while entries := await self._commands.run("XRANGE", keys.ENDED, start, "+", "COUNT", BATCH):
             for entry_id, entry in entries:
-                await self._write(entry)
-                await self._commands.run("XDEL", keys.ENDED, entry_id)
+                if await self._write(entry):
+                    await self._commands.run("XDEL", keys.ENDED, entry_id)
+            start = f"({entries[-1][0].decode()}"
 
-    async def _write(self, entry: dict[bytes, bytes]) -> None:
+    async def _write(self, entry: dict[bytes, bytes]) -> bool:
+        """Whether it is over and done with."""
         try:
-            tenant, end = _turn_end(entry)
-            await self._pool.fetchrow(queries["end_job"], tenant, jsonb(end))
+            end = _UnstartedEnd(entry)
+            if await self._is_early(end):
+                return False
+            row = await self._pool.fetchrow(queries["end_job"], end.payload.tenant, jsonb(end.turn_end()))
+            if row is not None and row["won"]:
+                end.tell()
+                for job_id, state in end.jobs():
+                    await self._on_end(job_id, state)
         except Unavailable:
             raise
         except Exception:  # one that cannot be written must not hold up the others
             logger.exception("end of job %s cannot be written", entry.get(b"id"))
             flat = [part for pair in entry.items() for part in pair]
             await self._commands.run("XADD", UNREADABLE, "*", *flat)
+        return True
+
+    async def _is_early(self, end: "_UnstartedEnd") -> bool:
+        """Whether an older message of its conversation is still to be answered."""
+        conversation = keys.conversation(end.payload.tenant, end.payload.conversation_id)
+        head = await self._commands.run("LINDEX", conversation, 0)
+        if head is None:
+            return False
+        created_us = await self._commands.run("HGET", keys.job(head.decode()), "created_us")
+        return created_us is not None and int(created_us) < end.created_us
 
 
-def _turn_end(entry: dict[bytes, bytes]) -> tuple[str, TurnEnd]:
-    payload = decode_turn(entry[b"payload"])
-    return payload.tenant, TurnEnd(
-        job_id=payload.job_id,
-        run=int(entry[b"run"]),
-        state=entry[b"state"].decode(),
-        agent=payload.agent,
-        queue=payload.queue,
-        conversation_id=payload.conversation_id,
-        user_id=payload.user_id,
-        message=payload.message,
-        metadata=payload.metadata,
-        domain=payload.domain,
-        feature=payload.feature,
-        callback_url=payload.callback_url,
-        memory=False,
-        attempts=0,
-        claim=None,
-        attempt_errors=[],
-        created_us=int(entry[b"created_us"]),
-        started_us=None,
-        finished_us=int(entry[b"finished_us"]),
-        error=msgspec.json.decode(entry[b"error"], type=JobError),
-        payload=payload,
-    )
+class _UnstartedEnd:
+    """An entry of `sb:ended`. Raises msgspec.MsgspecError, KeyError or ValueError for one that cannot be read."""
+
+    def __init__(self, entry: dict[bytes, bytes]) -> None:
+        self.payload = decode_turn(entry[b"payload"])
+        self.run, self.created_us = int(entry[b"run"]), int(entry[b"created_us"])
+        self.survivor = taken_in.Survivor(
+            self.payload.job_id,
+            entry[b"state"].decode(),
+            msgspec.json.decode(entry[b"error"], type=JobError),
+            self.payload.user_id or entry.get(b"user", b"").decode() or None,
+            int(entry[b"finished_us"]),
+        )
+        # Lua's JSON of an empty list is an object
+        taken = msgspec.json.decode(entry.get(b"taken_in", b"{}"), type=list[str] | dict[str, str])
+        self.taken_in = taken_in.read([each.encode() for each in taken], self.payload)
+
+    def turn_end(self) -> TurnEnd:
+        payload, survivor = self.payload, self.survivor
+        return TurnEnd(
+            job_id=payload.job_id,
+            run=self.run,
+            state=survivor.state,
+            agent=payload.agent,
+            queue=payload.queue,
+            conversation_id=payload.conversation_id,
+            user_id=survivor.user_id,
+            message=payload.message,
+            metadata=payload.metadata,
+            domain=payload.domain,
+            feature=payload.feature,
+            callback_url=payload.callback_url,
+            memory=False,
+            attempts=0,
+            claim=None,
+            attempt_errors=[],
+            created_us=self.created_us,
+            started_us=None,
+            finished_us=survivor.finished_us,
+            error=survivor.error,
+            payload=taken_in.kept(payload, self.taken_in),
+            taken_in=taken_in.ends(self.taken_in, survivor),
+        )
+
+    def jobs(self) -> list[tuple[str, str]]:
+        """Everyone that ended here: id and state."""
+        earlier = [(one.job_id, one.state) for one in taken_in.ends(self.taken_in, self.survivor)]
+        return [*earlier, (self.survivor.job_id, self.survivor.state)]
+
+    def tell(self) -> None:
+        """One wide line, and a count, for each job that ended here."""
+        never_started(self.payload, self.survivor.state)
+        for one in self.taken_in:
+            never_started(one.payload, one.state)

@@ -8,14 +8,14 @@ import asyncio
 import logging
 import time
 from collections.abc import Coroutine
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import arq.worker as arq_worker
 from arq.constants import retry_key_prefix
 from arq.jobs import SerializationError, deserialize_job_raw, serialize_result
 from arq.utils import args_to_string, ms_to_datetime, to_ms, truncate
 from arq.worker import JobExecutionFailed, Retry, RetryJob
+from msgspec import Struct, field
 
 from workers.queue.scripts import Claimed, Finish
 from workers.queue.verdicts import Again, Ended
@@ -24,11 +24,13 @@ if TYPE_CHECKING:
     from workers.queue.worker import LeaseWorker
 
 logger = logging.getLogger("arq.worker")
+T = TypeVar("T")
 _RETRY_TTL_S = 88_400  # arq's own
+ENDLESS_S = 86_400
+"""A function with this timeout bounds itself: no timer is set for it."""
 
 
-@dataclass(slots=True)
-class Attempt:
+class Attempt(Struct):
     """What is known of an attempt so far. `name` and the rest are set once the payload was read."""
 
     job: Claimed
@@ -46,44 +48,58 @@ class Attempt:
 
 
 async def run(worker: "LeaseWorker", job: Claimed) -> None:
-    """Runs the attempt and tells Redis its end; a lost one changes nothing."""
+    """Runs the attempt and tells Redis its end; a lost one changes nothing.
+
+    Unlike arq's, the hook `after_job_end` also hears of jobs that could not be run: their `ctx` has a `refusal`.
+    """
     attempt = Attempt(job, job.attempt)
     refusal = await _prepare(worker, attempt)
-    ctx: dict[Any, Any] = {}
+    ctx = {
+        **worker.ctx,
+        "job_id": job.id,
+        "job_try": attempt.job_try,
+        "enqueue_time": ms_to_datetime(attempt.enqueued_ms),
+        "score": int(float(job.score)),
+        "claimed": job,
+    }
     if refusal is not None:
+        ctx["refusal"] = refusal
         end = await _refuse(worker, attempt, refusal)
     else:
-        ctx = {
-            **worker.ctx,
-            "job_id": job.id,
-            "job_try": attempt.job_try,
-            "enqueue_time": ms_to_datetime(attempt.enqueued_ms),
-            "score": int(float(job.score)),
-            "claimed": job,
-        }
         await _hook(worker.on_job_start, ctx)
         end = await _execute(worker, attempt, ctx)
-    ours = False
+    told = None
     try:
-        if ctx:
+        if refusal is None:
             await _hook(worker.on_job_end, ctx)
     finally:  # what the job did is done, whatever stops us now
-        ours = await _uninterrupted(_conclude(worker, attempt, end))
-    if ours and ctx:
+        if worker.emitter.spoke(job):
+            told = await _uninterrupted(_conclude(worker, attempt, end))
+        else:
+            told = _tell(worker, attempt, end)
+    if told is not None and worker.after_job_end is not None and await asyncio.shield(told):
         await _hook(worker.after_job_end, ctx)
 
 
-async def _conclude(worker: "LeaseWorker", attempt: Attempt, end: Finish | None) -> bool:
-    job = attempt.job
-    if end is not None and not job.lost:
-        await worker.emitter.flush(job)
-        if await worker.finish(job, end):
-            return True
+async def tell_of_unstarted(worker: "LeaseWorker", job_id: str, state: str) -> None:
+    """The hook for a job that no worker ever took: `job_try` is 0, `state` says how it ended."""
+    await _hook(worker.after_job_end, {**worker.ctx, "job_id": job_id, "job_try": 0, "state": state})
+
+
+async def _conclude(worker: "LeaseWorker", attempt: Attempt, end: Finish | None) -> "asyncio.Future[bool] | None":
+    await worker.emitter.flush(attempt.job)
+    return _tell(worker, attempt, end)
+
+
+def _tell(worker: "LeaseWorker", attempt: Attempt, end: Finish | None) -> "asyncio.Future[bool] | None":
+    """The task need not wait for Redis to answer: the worker does, and frees the slot then."""
+    if end is not None and not attempt.job.lost:
+        return worker.finish(attempt.job, end)
     logger.warning("%s was no longer ours when it ended", attempt.ref)
-    return False
+    return None
 
 
-async def _uninterrupted(coroutine: Coroutine[Any, Any, bool]) -> bool:
+async def _uninterrupted(coroutine: Coroutine[Any, Any, T]) -> T:
     """Sees it through; a cancellation that comes meanwhile takes effect afterwards."""
     task = asyncio.ensure_future(coroutine)
     cancelled: asyncio.CancelledError | None = None
@@ -144,7 +160,6 @@ async def _execute(worker: "LeaseWorker", attempt: Attempt, ctx: dict[Any, Any])
     _log_start(attempt, with_args=worker.log_args)
     try:
         result = await _call(worker, attempt, ctx, timeout_s)
-        shown = truncate(repr(result)) if worker.log_results and result is not None else ""
     except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - whatever a job raises is judged, as in arq
         return _judge_error(worker, attempt, error)
     if isinstance(result, Again):
@@ -152,7 +167,9 @@ async def _execute(worker: "LeaseWorker", attempt: Attempt, ctx: dict[Any, Any])
         fields = result.fields
         return _end(attempt, "retry", delay_ms=result.delay_ms, posted=result.posted, fields=fields)
     worker.jobs_complete += 1
-    logger.info("%6.2fs ← %s ● %s", _elapsed_s(attempt), attempt.ref, shown)
+    if logger.isEnabledFor(logging.INFO):
+        shown = truncate(repr(result)) if worker.log_results and result is not None else ""
+        logger.info("%6.2fs ← %s ● %s", _elapsed_s(attempt), attempt.ref, shown)
     if isinstance(result, Ended):
         return _end(attempt, "end", posted=result.posted, fields=result.fields)
     return _with_result(worker, attempt, True, result)
@@ -164,6 +181,8 @@ async def _call(worker: "LeaseWorker", attempt: Attempt, ctx: dict[Any, Any], ti
     if task is not None:
         worker.job_tasks[attempt.job.id] = task
     try:
+        if timeout_s == ENDLESS_S:
+            return await attempt.function.coroutine(ctx, *attempt.args, **attempt.kwargs)
         async with asyncio.timeout(timeout_s):
             return await attempt.function.coroutine(ctx, *attempt.args, **attempt.kwargs)
     finally:

@@ -37,6 +37,10 @@ class Emitter:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_at(max(loop.time(), self._sent_at + INTERVAL_S), self._start)
 
+    def spoke(self, job: Claimed) -> bool:
+        """Whether `job` said anything that `flush` has not seen off."""
+        return job.id in self._spoke
+
     async def flush(self, job: Claimed) -> None:
         """Returns when everything `job` said has left; at once when it said nothing."""
         if job.id in self._texts:

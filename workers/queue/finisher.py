@@ -44,12 +44,12 @@ class Finisher:
         self._pending: list[tuple[str, Finish, asyncio.Future[bool]]] = []
         self._flusher: asyncio.Task[None] | None = None
 
-    async def finish(self, worker: str, end: Finish) -> bool:
+    def finish(self, worker: str, end: Finish) -> "asyncio.Future[bool]":
         done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._pending.append((worker, end, done))
         if self._flusher is None:
             self._flusher = asyncio.ensure_future(self._flush())
-        return await done
+        return done
 
     async def settled(self) -> None:
         """Returns when nothing is left to tell."""
@@ -67,9 +67,9 @@ class Finisher:
                     for done in _open(waiting):
                         done.set_exception(error)
                     continue
-                ours = dict(zip(waiting, verdicts, strict=True))
-                for done in _open(waiting):
-                    done.set_result(ours[done])
+                for done, ours in zip(waiting, verdicts, strict=True):
+                    if not done.done():
+                        done.set_result(ours)
         finally:
             self._flusher = None
 

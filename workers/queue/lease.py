@@ -50,7 +50,7 @@ class LeaseThread:
         self._redis: Any = _sync_client(pool, timeout_s=lease_s / BEATS_PER_LEASE)
         self._queue, self._worker, self._lease_s, self._wedged_s = queue, worker, lease_s, wedged_s
         self._loop, self._on_cancel, self._on_lost = loop, on_cancel, on_lost
-        self._answered_at = time.monotonic()
+        self._answered_at = self.renewed_at = time.monotonic()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
 
@@ -89,6 +89,7 @@ class LeaseThread:
                 self._redis.connection_pool.disconnect()
                 wait_s = _RETRY_S
                 continue
+            self.renewed_at = time.monotonic()
             if not alive:
                 self._call_loop(self._on_lost, self._worker)
                 return

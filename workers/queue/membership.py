@@ -7,6 +7,7 @@ life, or nobody would take it back after a crash.
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Callable
 
 from redis.asyncio import ConnectionPool
@@ -28,14 +29,20 @@ class Membership:
         *,
         lease_s: float,
         wedged_s: float,
+        slots: int,
         on_cancel: Callable[[list[str]], None],
         on_lost: Callable[[str], None],
     ) -> None:
-        self._scripts, self._pool = scripts, pool
+        self._scripts, self._pool, self._slots = scripts, pool, slots
         self._lease_s, self._wedged_s = lease_s, wedged_s
         self._on_cancel, self._on_lost = on_cancel, on_lost
         self._thread: LeaseThread | None = None
         self.name = ""
+
+    @property
+    def standing(self) -> bool:
+        """Whether the lease is held, as far as can be known without asking Redis."""
+        return self._thread is not None and time.monotonic() - self._thread.renewed_at < self._lease_s
 
     async def join(self) -> None:
         """Starts a life, unless one is under way. Raises redis-py's errors."""
@@ -52,7 +59,7 @@ class Membership:
             on_cancel=self._on_cancel,
             on_lost=self.lost,
         )
-        await self._scripts.beat(name, int(self._lease_s * 1000), "join")
+        await self._scripts.beat(name, int(self._lease_s * 1000), "join", slots=self._slots)
         thread.start()
         self.name, self._thread = name, thread
 

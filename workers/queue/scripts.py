@@ -1,22 +1,24 @@
 """Typed stubs of the scripts a worker calls. Argument order and meaning are in the header of each shared/lua/*.lua."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from msgspec import Struct, field
+from redis.exceptions import ConnectionError as RedisConnectionError
+
 from shared import keys
+from shared.errors import Unavailable
 from shared.redis import Argument, Commands
 from shared.scripts import Script
 from workers.queue.verdicts import Fields
 
 _claim, _finish, _emit, _beat, _book = (Script(name) for name in ("claim", "finish", "emit", "beat", "book"))
 
-MAX_CLAIM = 500
-"""Jobs one call takes at most, so that no script holds the server for long."""
+MAX_CLAIM = 100
+"""Jobs one call takes at most: while the server works on the next ones, the worker runs these."""
 
 
-@dataclass(slots=True)
-class Claimed:
+class Claimed(Struct, eq=False):
     """One attempt at one job, as `claim` handed it out, and what happens to it while it runs here."""
 
     id: str
@@ -36,6 +38,8 @@ class Claimed:
     """JSON array of earlier attempts' errors."""
     open_calls: Mapping[str, bytes]
     """Model calls of earlier attempts whose ledger rows Postgres does not have: call id → row (JSON)."""
+    taken_in: Sequence[bytes] = ()
+    """Messages in this job's turn, oldest first: `<state> <id> <created_us> <taken in us> <payload>`."""
     claim: str = ""
     """When it was taken, Unix µs by Redis's clock: names this attempt in every fence."""
     worker: str = ""
@@ -43,6 +47,8 @@ class Claimed:
     """The lease is gone: whatever this attempt still does must change nothing."""
     concluded: bool = False
     """How it ended is told to Redis, or was."""
+    told: bool = False
+    """Redis has answered."""
 
     @property
     def first(self) -> bool:
@@ -50,8 +56,7 @@ class Claimed:
         return str(self.started_us) == self.claim
 
 
-@dataclass(frozen=True, slots=True)
-class Claims:
+class Claims(Struct, frozen=True):
     """What a claim brought `worker`. `next_ms`: until something is due again, None when nothing is known to be."""
 
     worker: str
@@ -63,8 +68,7 @@ class Claims:
     """Ends of never-started jobs wait in Redis for someone to take them to Postgres."""
 
 
-@dataclass(frozen=True, slots=True)
-class Finish:
+class Finish(Struct, frozen=True):
     """One attempt's end, for `finish`."""
 
     id: str
@@ -98,30 +102,45 @@ class QueueScripts:
     """
 
     def __init__(
-        self, commands: Commands, queue: str, *, in_progress_ms: int, max_events: int, result_ttl_s: int
+        self,
+        commands: Commands,
+        queue: str,
+        *,
+        in_progress_ms: int,
+        max_events: int,
+        result_ttl_s: int,
+        poll_as_arq: bool = False,
     ) -> None:
         self.queue = queue
         self.commands = commands
-        self._one_by_one = _OneByOne(commands.redis)
+        self._polling = _OneByOne(commands.redis) if poll_as_arq else commands
         self._in_progress_ms = in_progress_ms
         self._max_events = max_events
         self._result_ttl_s = result_ttl_s
 
-    async def beat(self, worker: str, lease_ms: int, verb: Literal["join", "beat", "leave"]) -> list[str] | None:
-        """Ids this worker should cancel; None when its lease is lost."""
-        alive, *ids = await _beat(self._one_by_one, [self.queue], [worker, lease_ms, verb])
+    async def beat(
+        self, worker: str, lease_ms: int, verb: Literal["join", "beat", "leave"], *, slots: int = 0
+    ) -> list[str] | None:
+        """Ids this worker should cancel; None when its lease is lost. Who joins says how many `slots` it has."""
+        alive, *ids = await self._poll(_beat, [worker, lease_ms, verb, slots])
         return [job_id.decode() for job_id in ids] if alive else None
 
     async def claim(self, worker: str, n: int, *, only: Sequence[str] = ()) -> Claims | None:
         """At most `n` due jobs, of `only` when given; None when this worker has no lease."""
         argv: list[Argument] = [worker, n, self._in_progress_ms, self._max_events, self._result_ttl_s, *only]
-        reply = await _claim(self._one_by_one, [self.queue], argv)
+        reply = await self._poll(_claim, argv)
         return None if reply == b"LOST" else _claims(reply, worker)
 
     async def held(self, worker: str) -> dict[str, str]:
         """Jobs Redis counts as this worker's: id → claim."""
-        pairs = await self._one_by_one.redis.hgetall(f"{self.queue}:held:{worker}")  # type: ignore[misc]  # redis-py types both worlds at once
+        pairs: Any = await self.commands.redis.hgetall(f"{self.queue}:held:{worker}")  # type: ignore[misc]  # redis-py types both worlds at once
         return {job_id.decode(): claim.decode() for job_id, claim in pairs.items()}
+
+    async def _poll(self, script: Script, argv: Sequence[Argument]) -> Any:
+        try:
+            return await script(self._polling, [self.queue], argv)
+        except Unavailable as error:
+            raise RedisConnectionError(str(error)) from error
 
     async def finish(self, worker: str, ends: Sequence[Finish], claim_n: int) -> tuple[list[bool], Claims | None]:
         """Whether each attempt was still ours, and what was claimed in the same call (None: nothing was asked)."""
@@ -155,7 +174,7 @@ def _claims(reply: list[Any], worker: str) -> Claims:
 
 
 def _claimed(reply: list[Any], worker: str, claim: str) -> Claimed:
-    job_id, score, attempt, payload, created_us, run, started_us, cancel, user, errors, calls = reply
+    job_id, score, attempt, payload, created_us, run, started_us, cancel, user, errors, calls, taken_in = reply
     return Claimed(
         id=job_id.decode(),
         score=score.decode(),
@@ -168,6 +187,7 @@ def _claimed(reply: list[Any], worker: str, claim: str) -> Claimed:
         user_id=user.decode() if user else None,
         errors=errors,
         open_calls={call.decode(): row for call, row in zip(calls[::2], calls[1::2], strict=True)},
+        taken_in=taken_in,
         claim=claim,
         worker=worker,
     )

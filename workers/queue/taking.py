@@ -78,17 +78,38 @@ class Taker:
             if n <= 0:
                 return
             await self._membership.join()
-            worker, self._asking = self._membership.name, n
+            worker = self._membership.name
             try:
-                claims = await self._scripts.claim(worker, n, only=only)
+                await self._claim_while_full(worker, n, limit, only)
             finally:
                 self._asking = 0
+            if self._strays_suspected and not self.finisher.claiming:
+                await self._return_strays(worker)
+
+    async def _claim_while_full(self, worker: str, n: int, limit: int, only: Sequence[str]) -> None:
+        """As long as there is more than one call takes, the next is under way when the jobs of the last one start."""
+        self._asking = n
+        asked = asyncio.ensure_future(self._scripts.claim(worker, n, only=only))
+        while n > 0:
+            claims = await asked
             if claims is None:
                 self._membership.lost(worker)
                 return
+            got, limit = len(claims.jobs), limit - n
+            n = self._ahead(limit, got) if got == n and not only else 0
+            self._asking = n + got
+            if n > 0:
+                asked = asyncio.ensure_future(self._scripts.claim(worker, n))
+                await asyncio.sleep(0)  # it leaves before the loop is busy with the new jobs
+            self._asking = n
             self._take(claims)
-            if self._strays_suspected and not self.finisher.claiming:
-                await self._return_strays(worker)
+
+    def _ahead(self, limit: int, got: int) -> int:
+        """How many to ask for while `got` new ones have no slot yet."""
+        if self._strays_suspected:
+            return 0
+        self._asking = got
+        return max(0, min(limit, self._merge_limit(), self.free_slots(), MAX_CLAIM))
 
     def _want(self, worker: str, ending: int) -> int:
         """Jobs to claim along with `ending` finishes: their slots are about to be free."""

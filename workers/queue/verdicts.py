@@ -5,16 +5,16 @@ of the job record, which is how a chat turn tells its caller what became of it.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import TypeAlias
+
+from msgspec import Struct, field
 
 from shared.redis import Argument
 
 Fields: TypeAlias = Mapping[str, Argument]
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(Struct, frozen=True):
     """The job is over; `fields["state"]` says how."""
 
     fields: Fields
@@ -22,8 +22,7 @@ class Ended:
     """Postgres has every ledger row of this job; Redis may forget them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Again:
+class Again(Struct, frozen=True):
     """Try again after `delay_ms`, at the job's own place in the queue. The attempt counts."""
 
     delay_ms: int

@@ -41,6 +41,11 @@ class Waker:
         self._appetite.set()
         self.event.set()
 
+    async def until_hungry(self) -> None:
+        while not self._hungry():
+            self._appetite.clear()
+            await self._appetite.wait()
+
     async def run(self) -> None:
         """Until cancelled."""
         try:
@@ -50,10 +55,7 @@ class Waker:
             await self._redis.aclose(close_connection_pool=True)
 
     async def _pop_while_hungry(self) -> None:
-        self._appetite.clear()
-        if not self._hungry():
-            await self._appetite.wait()
-            return
+        await self.until_hungry()
         try:
             token = await self._redis.blpop([self._tokens], timeout=_BLOCK_S)
             if token is None:

@@ -31,6 +31,7 @@ from workers.queue.stopping import raise_if_cancelled, stop
 from workers.queue.taking import Taker
 from workers.queue.verdicts import Ended
 from workers.queue.wake import Waker
+from workers.queue.watch import QueueWatch
 
 logger = logging.getLogger("arq.worker")
 _HEART_BEAT_S = 0.5  # arq's cron window is twice this
@@ -73,7 +74,7 @@ class LeaseWorker(Worker):
         self.on_ends_waiting = on_ends_waiting
         """Takes ends of never-started jobs to Postgres."""
         self._max_events, self._result_ttl_s = max_events, result_ttl_s
-        self.claimed_count = 0
+        self.claimed_count = self.leases_lost = 0
         self.scripts: QueueScripts
         self.emitter: Emitter
         self._taker: Taker
@@ -82,7 +83,7 @@ class LeaseWorker(Worker):
         self._opened = self._closing = False
         self._jobs: dict[str, Claimed] = {}
         """Jobs whose attempts run here, until Redis was told how they ended."""
-        self._waking: asyncio.Task[None] | None = None
+        self._waking: tuple[asyncio.Task[None], ...] = ()
         self._ends: asyncio.Task[None] | None = None
         self._beaten_at = 0.0
 
@@ -93,6 +94,15 @@ class LeaseWorker(Worker):
     def draining(self) -> bool:
         """No new jobs are taken; running ones may finish within the grace period."""
         return self._closing or not self.allow_pick_jobs
+
+    @property
+    def commands(self) -> list[Commands]:
+        """What it talks to Redis with, once it does."""
+        return [self.scripts.commands] if self._opened else []
+
+    @property
+    def has_lease(self) -> bool:
+        return self._opened and self._membership.standing
 
     @property
     def leaving(self) -> bool:
@@ -120,7 +130,8 @@ class LeaseWorker(Worker):
         await (self._run_burst() if self.burst else self._run_until_cancelled())
 
     async def _run_until_cancelled(self) -> None:
-        self._waking = asyncio.ensure_future(self._waker.run())
+        watch = QueueWatch(self.pool.connection_pool, self.queue_name, self._waker)
+        self._waking = (asyncio.ensure_future(self._waker.run()), asyncio.ensure_future(watch.run()))
         delay_s = 0.05
         while True:
             raise_if_cancelled()
@@ -156,6 +167,7 @@ class LeaseWorker(Worker):
             in_progress_ms=int(self.in_progress_timeout_s * 1000),
             max_events=self._max_events,
             result_ttl_s=self._result_ttl_s,
+            poll_as_arq=self.burst,
         )
         self.emitter = Emitter(self.scripts)
         self._membership = Membership(
@@ -163,6 +175,7 @@ class LeaseWorker(Worker):
             self.pool.connection_pool,
             lease_s=self.lease_s,
             wedged_s=self.wedged_s,
+            slots=self.max_jobs,
             on_cancel=self.cancel_jobs,
             on_lost=self._stop_all_of,
         )
@@ -183,6 +196,7 @@ class LeaseWorker(Worker):
         """Its lease is gone: what it runs may be running elsewhere."""
         jobs = [job for job in self._jobs.values() if job.worker == incarnation]
         logger.error("lease lost: stopping %d jobs", len(jobs))
+        self.leases_lost += 1
         for job in jobs:
             job.lost = True
             self.tasks[job.id].cancel()
@@ -200,6 +214,8 @@ class LeaseWorker(Worker):
             await self.pool.delete(self.health_check_key)
         if self.on_shutdown:
             await self.on_shutdown(self.ctx)
+        if self._opened:
+            await self.scripts.commands.aclose()
         await self.pool.aclose(close_connection_pool=True)
         self._pool = None
         self._opened = self._closing = False
@@ -208,7 +224,7 @@ class LeaseWorker(Worker):
         """Hands back what is left and gives up the lease, so that others start it at once."""
         await self._quiet()
         await self._membership.leave()
-        for task in (self._waking, self._ends):
+        for task in (*self._waking, self._ends):
             if task is not None:
                 await stop(task)
 
@@ -217,6 +233,8 @@ class LeaseWorker(Worker):
         await self._taker.settled()
         while self.tasks:
             await asyncio.wait(list(self.tasks.values()))
+            await self._taker.finisher.settled()
+            await asyncio.sleep(0)  # the slots are freed in the next tick
         await self._taker.finisher.settled()
 
     def handle_sig(self, signum: Signals) -> None:
@@ -270,12 +288,27 @@ class LeaseWorker(Worker):
         error = None if task.cancelled() else task.exception()
         if error is not None:
             logger.error("attempt at %s broke: %s", job.id, error, exc_info=error)
-        if not (job.concluded or job.lost):  # stopped before it could say how it ends
+        if job.concluded or job.lost:
+            self._free(job)
+        else:  # stopped before it could say how it ends
             self._run(job, self._put_back(job, "retry" if error else "release"))
+
+    def _told(self, job: Claimed, told: "asyncio.Future[bool]") -> None:
+        job.told = True
+        error = None if told.cancelled() else told.exception()
+        if error is not None:
+            logger.error("the end of %s could not be told: %s", job.id, error, exc_info=error)
+        elif not told.cancelled() and not told.result():
+            logger.warning("%s was no longer ours when it ended", job.id)
+        self._free(job)
+
+    def _free(self, job: Claimed) -> None:
+        """Its slot, once its task is over and Redis was told, unless nobody is to be told."""
+        task = self.tasks.get(job.id)
+        if task is None or not task.done() or self._jobs[job.id] is not job or job.concluded > job.told:
             return
         was_full = not self._taker.hungry()
-        if self.tasks.get(job.id) is task:
-            del self.tasks[job.id], self._jobs[job.id]
+        del self.tasks[job.id], self._jobs[job.id]
         self.job_counter = len(self.tasks)
         self.aborting_tasks.discard(job.id)
         if was_full or self.burst:  # else nothing stood in the way of a token or of the next poll
@@ -283,12 +316,18 @@ class LeaseWorker(Worker):
 
     async def _put_back(self, job: Claimed, verb: Literal["retry", "release"]) -> None:
         delay_ms = _BROKEN_DELAY_MS if verb == "retry" else 0
-        await self.finish(job, Finish(job.id, job.claim, verb, delay_ms=delay_ms, posted=False))
+        self.finish(job, Finish(job.id, job.claim, verb, delay_ms=delay_ms, posted=False))
 
-    async def finish(self, job: Claimed, end: Finish) -> bool:
-        """Tells Redis how an attempt ended, once; whether it was still ours."""
+    def finish(self, job: Claimed, end: Finish) -> "asyncio.Future[bool]":
+        """Tells Redis how an attempt ended, once; whether it was still ours. Nobody's cancellation stops it."""
         job.concluded = True
-        return await self._taker.finisher.finish(job.worker, end)
+        told = self._taker.finisher.finish(job.worker, end)
+        told.add_done_callback(partial(self._told, job))
+        return told
+
+    async def tell_of_unstarted(self, job_id: str, state: str) -> None:
+        """Called for each end of a never-started job that reached Postgres here: hooks hear of every end."""
+        await attempt.tell_of_unstarted(self, job_id, state)
 
     def _take_ends(self) -> None:
         if self.on_ends_waiting is not None and self._ends is None and not self.draining:

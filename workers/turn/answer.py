@@ -14,6 +14,8 @@ import msgspec
 
 from agents.api import ChatModel, Completion, Message, Prompt, Turn
 from shared.errors import AgentError, LeaseLost, SwitchboardError, Unavailable, UpstreamError, UpstreamUnavailable
+from shared.telemetry import tracing
+from workers import metrics
 from workers.ledger.book import Call, LedgerRow, open_call
 from workers.ledger.prices import PriceList
 from workers.models.catalog import choose
@@ -90,7 +92,9 @@ class TurnContext:
         )
         await self._reserve(call)
         try:
-            completion = await self._stream(call, model, prompt)
+            with tracing.span("gen_ai.chat", f"chat {name}", **{"gen_ai.system": model.provider}) as span:
+                completion = await self._stream(call, model, prompt)
+                span.tell(**usage_of(completion))
         except UpstreamError as error:
             self._settle(call.failed(error))
             raise
@@ -135,6 +139,7 @@ class TurnContext:
     def _settle(self, row: LedgerRow) -> None:
         """The exact row replaces the open one, in memory now and in Redis while the turn goes on."""
         self._work.rows[row.call_id] = row
+        metrics.count_call(row, self._work.agent.id if self._work.agent else metrics.UNKNOWN)
         task = asyncio.ensure_future(self._settle_in_redis(row))
         self._settling.add(task)
         task.add_done_callback(self._settling.discard)
@@ -151,13 +156,22 @@ class TurnContext:
             await asyncio.wait(list(self._settling))
 
 
+def usage_of(completion: Completion) -> dict[str, object]:
+    """For the trace, by OpenTelemetry's names."""
+    return {
+        "gen_ai.response.model": completion.model,
+        "gen_ai.usage.input_tokens": completion.usage.input_tokens,
+        "gen_ai.usage.output_tokens": completion.usage.output_tokens,
+    }
+
+
 async def answer(work: Work, context: TurnContext, policy: RetryPolicy) -> Outcome:
     """Lets the agent answer; every way this can end, as a value. A cancelled attempt raises CancelledError."""
     if work.agent is None:
         error = AgentError(f"there is no agent {work.payload.agent!r}", code="unknown_agent")
         return Failed("dead", job_error(error))
     turn = Turn(
-        text=work.payload.message,
+        text=work.question,
         conversation_id=work.payload.conversation_id,
         user_id=work.user_id,
         tenant=work.payload.tenant,

@@ -19,13 +19,17 @@ from shared.errors import Conflict, LeaseLost, Unavailable
 from shared.jobs import JobError, JobRecord
 from shared.redis import Argument, Commands
 from shared.wire import EventType, TurnPayload, decode_turn
+from workers import metrics
 from workers.ledger.book import lost_row, read_row
 from workers.ledger.prices import PriceList
 from workers.queue.scripts import Claimed
 from workers.queue.verdicts import Again, Ended, Verdict
+from workers.turn import taken_in
 from workers.turn.answer import Desk, TurnContext, answer
 from workers.turn.retry import RetryPolicy
 from workers.turn.store import TurnEnd, TurnStore, persist
+from workers.turn.tuned import tuned
+from workers.turn.witness import witnessed
 from workers.turn.work import AttemptError, Done, Failed, Retry, Work, job_error, now_us, traceback_of
 
 log = structlog.get_logger("turn")
@@ -63,10 +67,9 @@ class TurnRunner:
             turn = msgspec.convert(payload, TurnPayload)
         except msgspec.ValidationError as error:  # written by another version
             return await self.unrunnable(job, f"its payload cannot be read: {error}")
-        with structlog.contextvars.bound_contextvars(
-            job_id=turn.job_id, conversation_id=turn.conversation_id, tenant=turn.tenant, agent=turn.agent
-        ):
-            work = Work(job, turn, self._agents.get(turn.agent), turn.user_id or job.user_id)
+        work = Work(job, turn, self._agents.get(turn.agent), turn.user_id or job.user_id)
+        work.taken_in = taken_in.read(job.taken_in, turn)
+        with witnessed(work):
             try:
                 return await self._run(work)
             except Unavailable:  # we are leaving and Postgres is away: another worker starts over
@@ -86,10 +89,12 @@ class TurnRunner:
         except msgspec.MsgspecError:
             turn = await self._unreadable(job)
         work = Work(job, turn, None, turn.user_id or job.user_id, raw_payload=raw.decode(errors="replace"))
-        await self._find_lost_calls(work)
+        work.taken_in = taken_in.read(job.taken_in, turn)
         # Without its text it never was part of the conversation.
         state = "dead" if turn.message else "rejected"
-        return await self._end(work, Failed(state, JobError("unrunnable", reason)))
+        with witnessed(work):
+            await self._find_lost_calls(work)
+            return await self._end(work, Failed(state, JobError("unrunnable", reason)))
 
     async def _unreadable(self, job: Claimed) -> TurnPayload:
         """What the job's record knows of a payload that cannot be read."""
@@ -116,6 +121,7 @@ class TurnRunner:
             except Exception as again:
                 log.error("turn.cannot_end", exc_info=again)  # noqa: TRY400 - structlog's form of it
         delay_s = self._settings.retry_cap_s if delay_s is None else delay_s
+        work.retried = job_error(error)
         return Again(int(delay_s * 1000), {"state": "retrying"}, posted=False)
 
     # --- load ---------------------------------------------------------------------------------------------------
@@ -128,7 +134,11 @@ class TurnRunner:
         if loaded.ended is not None:
             await self._store.post(work.payload.tenant, work.postable(), self._give_up(work))
             return _announce(loaded.ended)
-        work.history, work.errors = loaded.history, work.earlier_errors()
+        work.history = (*loaded.history, *work.interrupted) if history else ()
+        work.errors = work.earlier_errors()
+        work.settings = loaded.settings
+        if work.agent is not None:
+            work.agent = tuned(work.agent, loaded.settings)
         if not loaded.tenant_known:
             return await self._end(work, Failed("rejected", JobError("tenant_disabled", "the tenant is not active")))
         owner = loaded.conversation_user
@@ -145,6 +155,8 @@ class TurnRunner:
         for call_id, raw in work.job.open_calls.items():
             row = read_row(raw)
             work.rows[call_id] = lost_row(row, seen.get(row.attempt, ""), self._prices)
+            if row.status == "lost":  # whoever settled it has counted it
+                metrics.count_call(work.rows[call_id], work.agent.id if work.agent else metrics.UNKNOWN)
 
     async def _texts_by_attempt(self, job_id: str) -> dict[int, str]:
         texts: dict[int, str] = {}
@@ -178,7 +190,7 @@ class TurnRunner:
             models=self._models,
             prices=self._prices,
             desk=self._desk,
-            max_tokens=self._settings.max_tokens,
+            max_tokens=work.settings.max_tokens or self._settings.max_tokens,
             model_timeout_s=self._settings.model_timeout_s,
             give_up=self._give_up(work),
         )
@@ -209,7 +221,7 @@ class TurnRunner:
             "error": msgspec.json.encode(error),
             "errors": msgspec.json.encode(work.errors),
         }
-        log.warning("turn.retrying", attempt=work.job.attempt, code=error.code, after_s=round(outcome.after_s, 3))
+        work.retried = error
         return Again(int(outcome.after_s * 1000), fields)
 
     # --- end ----------------------------------------------------------------------------------------------------
@@ -222,14 +234,8 @@ class TurnRunner:
         except Conflict:  # the conversation got another owner while we answered
             end = self._turn_end(work, _other_user())
             record = await _undisturbed(self._store.end(work.payload.tenant, end, self._give_up(work)))
-        log.info(
-            "turn.ended",
-            state=record.state.value,
-            attempts=record.attempts,
-            code=record.error.code if record.error else None,
-            cost_nano_usd=record.cost_nano_usd,
-            duration_ms=((record.finished_us or 0) - record.created_us) // 1000,
-        )
+        if record.finished_us == end.finished_us:  # else another attempt came first, and told of it
+            work.record = record
         return _announce(record)
 
     def _turn_end(self, work: Work, outcome: Done | Failed) -> TurnEnd:
@@ -238,10 +244,12 @@ class TurnRunner:
         errors = work.errors
         if failed is not None and failed.state == "dead" and len(errors) < job.attempt:
             errors = [*errors, AttemptError(job.attempt, failed.error.code, failed.error.message, now_us())]
+        state, error = (failed.state, failed.error) if failed else ("succeeded", None)
+        survivor = taken_in.Survivor(payload.job_id, state, error, work.user_id, now_us())
         return TurnEnd(
             job_id=payload.job_id,
             run=job.run,
-            state=failed.state if failed else "succeeded",
+            state=state,
             agent=payload.agent,
             queue=payload.queue,
             conversation_id=payload.conversation_id,
@@ -257,13 +265,14 @@ class TurnRunner:
             attempt_errors=errors,
             created_us=job.created_us or job.started_us,
             started_us=job.started_us,
-            finished_us=now_us(),
+            finished_us=survivor.finished_us,
             reply=outcome.reply.text if isinstance(outcome, Done) else None,
             incomplete=outcome.reply.incomplete if isinstance(outcome, Done) else None,
-            error=failed.error if failed else None,
-            payload=(work.raw_payload or payload) if failed else None,
+            error=error,
+            payload=(work.raw_payload or taken_in.kept(payload, work.taken_in)) if failed else None,
             traceback=failed.traceback if failed else None,
             calls=work.postable(),
+            taken_in=taken_in.ends(work.taken_in, survivor),
         )
 
     def _give_up(self, work: Work) -> Callable[[], bool]:

@@ -15,10 +15,13 @@ from agents.api import Message
 from shared.db import Pool, jsonb
 from shared.errors import LeaseLost, Unavailable
 from shared.jobs import JobError, JobRecord
+from shared.telemetry import tracing
+from shared.tenants import TenantSettings, read_settings
 from shared.wire import TurnPayload
 from sql import queries
 from workers.ledger.book import LedgerRow
 from workers.queue.scripts import Claimed
+from workers.turn.taken_in import TakenInEnd
 from workers.turn.work import AttemptError
 
 logger = logging.getLogger("switchboard.turn")
@@ -32,6 +35,7 @@ class LoadedContext(msgspec.Struct, frozen=True):
     conversation_user: str | None
     history: tuple[Message, ...]
     tenant_known: bool
+    settings: TenantSettings
 
 
 class TurnEnd(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,6 +68,7 @@ class TurnEnd(msgspec.Struct, frozen=True, kw_only=True):
     """Kept for inspection; as text where it could not be read."""
     traceback: str | None = None
     calls: list[LedgerRow] = []
+    taken_in: list[TakenInEnd] = []
 
 
 class TurnStore:
@@ -80,18 +85,21 @@ class TurnStore:
         query = "turn_context" if job.first else "turn_takeover"
         if not job.first:
             args = (*args, int(job.claim))
-        row = await persist(lambda: self._pool.fetchrow(queries[query], *args), give_up)
+        with tracing.span("db.query", query):
+            row = await persist(lambda: self._pool.fetchrow(queries[query], *args), give_up)
         if row is None:
             raise RuntimeError("turn_context returns one row")
         ended = msgspec.json.decode(row["ended"], type=JobRecord) if row["ended"] else None
         messages = tuple(msgspec.json.decode(row["history"], type=list[Message]))
-        return LoadedContext(ended, row["conversation_user"], messages, row["tenant_known"])
+        settings = read_settings(row["settings"])
+        return LoadedContext(ended, row["conversation_user"], messages, row["tenant_known"], settings)
 
     async def end(self, tenant: str, end: TurnEnd, give_up: Callable[[], bool]) -> JobRecord:
         """The job's one end: this one, or that of whoever came first. Raises LeaseLost when it was taken over."""
-        query = queries["commit_turn" if end.state == "succeeded" else "end_job"]
+        name = "commit_turn" if end.state == "succeeded" else "end_job"
         text = jsonb(end)
-        row = await persist(lambda: self._pool.fetchrow(query, tenant, text), give_up)
+        with tracing.span("db.query", name):
+            row = await persist(lambda: self._pool.fetchrow(queries[name], tenant, text), give_up)
         if row is None:
             raise RuntimeError("an end returns one row")
         if row["record"] is None:

@@ -9,10 +9,13 @@ import msgspec
 
 from agents.api import Agent, Message, Reply
 from shared.errors import SwitchboardError
-from shared.jobs import JobError
+from shared.jobs import JobError, JobRecord
+from shared.tenants import TenantSettings
 from shared.wire import TurnPayload
 from workers.ledger.book import LedgerRow
 from workers.queue.scripts import Claimed
+from workers.turn import taken_in
+from workers.turn.taken_in import TakenIn
 
 MAX_TRACEBACK_CHARS = 16_000
 
@@ -38,8 +41,28 @@ class Work:
     history: tuple[Message, ...] = ()
     rows: dict[str, LedgerRow] = field(default_factory=dict)
     errors: list[AttemptError] = field(default_factory=list)
+    taken_in: tuple[TakenIn, ...] = ()
+    """Earlier messages that this turn answers, or knows of because it interrupted them; oldest first."""
+    settings: TenantSettings = field(default_factory=TenantSettings)
+    """The tenant's, from load on."""
+    record: JobRecord | None = None
+    """How this attempt ended its job."""
+    retried: JobError | None = None
+    """Why another attempt follows."""
     raw_payload: str | None = None
     """The payload as it stands in Redis, where it could not be read."""
+
+    @property
+    def question(self) -> str:
+        """All that is to be answered."""
+        return "\n\n".join([*self.payload.before, *taken_in.merged_texts(self.taken_in), self.payload.message])
+
+    @property
+    def interrupted(self) -> tuple[Message, ...]:
+        """What was said just before and is not answered any more."""
+        return tuple(
+            Message("user", earlier.payload.message) for earlier in self.taken_in if earlier.state == "cancelled"
+        )
 
     def postable(self) -> list[LedgerRow]:
         """Rows for the books: all but those of calls that were never sent."""

@@ -3,7 +3,7 @@
 An id that never was, is malformed, or belongs to another tenant is the same 404.
 """
 
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ingress.responses import json_response
-from ops.console.asks import BulkBody, RetryBody, after_cursor, body_of, cursor_of, list_query
+from ops.console.asks import BulkBody, RetryBody, after_cursor, asked_tenant, body_of, cursor_of, list_query
 from ops.console.state import Console, Visitor, console_of, job_id_of
 from ops.dead.books import DeadFilter, no_such_dead_job, place_of
 from ops.dead.desk import Desk
@@ -27,9 +27,9 @@ _NO_STORE = {"cache-control": "no-store"}
 class _Place(msgspec.Struct, frozen=True):
     """Where a page ended: `place_of`."""
 
-    finished_us: int
+    finished_us: Annotated[int, msgspec.Meta(ge=0, lt=2**62)]
     job_id: UUID
-    run: int
+    run: Annotated[int, msgspec.Meta(ge=1, lt=2**31)]
 
 
 async def list_dead_jobs(request: Request) -> Response:
@@ -66,17 +66,20 @@ async def retry_dead_job(request: Request) -> Response:
     return _shown(_outcome(retried), 200 if retried.repeated else 202)
 
 
-async def retry_dead_jobs(request: Request) -> Response:
-    """A batch of what the filter matches; `next_cursor` is null when nothing is left."""
-    console = console_of(request)
-    body = await body_of(request, BulkBody, console.settings.max_body_bytes)
-    visitor = await console.authenticate(request, tenant=body.filter.tenant)
-    after = after_cursor(body.cursor, UUID)
-    wanted = body.filter.to_filter(visitor.tenant, "open")
-    done, cut_short = await _batch(console.desk(visitor), wanted, None if after is None else str(after), body, visitor)
-    more = cursor_of(done[-1].job_id) if done and (cut_short or len(done) == body.limit) else None
-    log.info("dead_jobs_retried", by=visitor.by, handled=len(done))
-    return _shown({"object": "list", "data": [_outcome(one) for one in done], "next_cursor": more}, 202)
+class DeadJobsRetry(HTTPEndpoint):
+    """A class, to own its path: as a function for POST it would leave other methods to `/v1/dead-jobs/{job_id}`."""
+
+    async def post(self, request: Request) -> Response:
+        """A batch of what the filter matches; `next_cursor` is null when nothing is left."""
+        console = console_of(request)
+        body = await body_of(request, BulkBody, console.settings.max_body_bytes)
+        visitor = await console.authenticate(request, tenant=body.filter.tenant)
+        after = after_cursor(body.cursor, UUID)
+        wanted, start = body.filter.to_filter(visitor.tenant, "open"), None if after is None else str(after)
+        done, cut_short = await _batch(console.desk(visitor), wanted, start, body, visitor)
+        more = cursor_of(done[-1].job_id) if done and (cut_short or len(done) == body.limit) else None
+        log.info("dead_jobs_retried", by=visitor.by, handled=len(done))
+        return _shown({"object": "list", "data": [_outcome(one) for one in done], "next_cursor": more}, 202)
 
 
 async def _batch(
@@ -97,7 +100,7 @@ async def _batch(
 async def _of_job(request: Request) -> tuple[Console, Visitor, Desk, str]:
     """`?tenant=` narrows an operator's request to one tenant."""
     console = console_of(request)
-    visitor = await console.authenticate(request, tenant=request.query_params.get("tenant"))
+    visitor = await console.authenticate(request, tenant=asked_tenant(request))
     job_id = job_id_of(request)
     if job_id is None:
         raise no_such_dead_job()

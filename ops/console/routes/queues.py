@@ -1,16 +1,12 @@
-"""`/v1/queues` and `/metrics`: the same numbers as JSON and as Prometheus text, for operators' keys only.
-
-Load tells about every tenant at once; a scraper sends its key as `authorization` credentials.
-"""
+"""`/v1/queues`: how full the queues are, for operators' keys only: load tells about every tenant at once."""
 
 import msgspec
-from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import Request
 from starlette.responses import Response
 
 from ingress.responses import json_response
 from ops.console.state import console_of
-from ops.queues import QueueStats, exposition, read_stats
+from ops.queues import QueueStats, read_stats
 
 _NO_STORE = {"cache-control": "no-store"}
 
@@ -18,11 +14,6 @@ _NO_STORE = {"cache-control": "no-store"}
 async def list_queues(request: Request) -> Response:
     stats = await _stats(request)
     return json_response({"object": "list", "data": [msgspec.to_builtins(one) for one in stats]}, headers=_NO_STORE)
-
-
-async def metrics(request: Request) -> Response:
-    text = exposition(await _stats(request))
-    return Response(text, headers={**_NO_STORE, "content-type": CONTENT_TYPE_LATEST})
 
 
 async def _stats(request: Request) -> list[QueueStats]:

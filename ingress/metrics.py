@@ -1,0 +1,60 @@
+"""What ingress and console count per request. Their cost is part of every message: a few microseconds.
+
+Called by the request log and by the message route; `shared.telemetry.metrics` shows them.
+"""
+
+from prometheus_client import Counter, Gauge, Histogram
+from starlette.types import Scope
+
+from shared.telemetry.metrics import QUICK_S, REGISTRY, child
+
+UNMATCHED = "unmatched"
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+_requests = Counter(
+    "switchboard_http_requests",
+    "Requests that are over; status 0: the caller had gone before it was answered.",
+    ["route", "method", "status"],
+    registry=REGISTRY,
+)
+_durations = Histogram(
+    "switchboard_http_request_duration_seconds",
+    "From the first byte in to the last byte out; of streams and long polls their whole life.",
+    ["route", "method"],
+    registry=REGISTRY,
+    buckets=QUICK_S,
+)
+in_progress = Gauge("switchboard_http_requests_in_progress", "Requests not over yet.", registry=REGISTRY)
+_admissions = Counter(
+    "switchboard_admissions", "Messages by what became of them.", ["agent", "outcome"], registry=REGISTRY
+)
+admission_closed = Gauge(
+    "switchboard_admission_closed", "1 while Redis has no room and messages get 503.", registry=REGISTRY
+)
+
+_known: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+"""Looking a child up by its labels costs more than counting."""
+
+
+def route_of(scope: Scope) -> str:
+    """The template of the path, never the path: its ids would make a series each."""
+    route = scope.get("route")
+    return UNMATCHED if route is None else str(route.path)
+
+
+def count_request(route: str, method: str, status: int, seconds: float) -> None:
+    key = (route, method, status)
+    children = _known.get(key)
+    if children is None:
+        shown = method if method in _METHODS else "other"
+        children = _requests.labels(route, shown, str(status)), _durations.labels(route, shown)
+        if shown == method:
+            _known[key] = children
+    counter, histogram = children
+    counter.inc()
+    histogram.observe(seconds)
+
+
+def count_admission(agent: str, outcome: str) -> None:
+    """`agent` is a registered one."""
+    child(_admissions, agent, outcome).inc()

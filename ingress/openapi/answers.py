@@ -1,0 +1,100 @@
+"""Answers as OpenAPI's response objects: those that were described, and the problems of each status.
+
+Every answer carries `X-Request-ID`. A problem's headers and body are those that `ingress.problems` really sends.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import groupby
+from operator import attrgetter
+from typing import Any
+
+from ingress.openapi.describe import PROBLEM, Answer, Header, Schema, ref
+from ingress.problems import Problem, problem_body
+
+_REQUEST_ID = Header(
+    description="Names this request in our logs: the caller's `X-Request-ID`, where it sent a usable one.",
+    schema={"type": "string", "pattern": "^[A-Za-z0-9._:-]{1,128}$"},
+)
+_PROBLEM_HEADERS = {
+    "retry-after": Header(description="Seconds after which to try again.", schema={"type": "integer", "minimum": 0}),
+    "www-authenticate": Header(description="The scheme to authenticate with.", schema={"type": "string"}),
+    "x-should-retry": Header(
+        description="`false` keeps an SDK from trying again by itself.", schema={"type": "string"}
+    ),
+}
+_OTHER = Header(description="", schema={"type": "string"})
+PROBLEM_SCHEMA: Schema = {
+    "type": "object",
+    "description": "An error (RFC 9457).",
+    "properties": {
+        "type": {"type": "string", "description": "`/problems/<code>`; stable, made for programs."},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string", "description": "One sentence for a person."},
+        "instance": {"type": "string", "description": "The path that was asked for."},
+        "request_id": {"type": "string", "description": "Names this request in our logs."},
+        "errors": {
+            "type": "array",
+            "description": "Every fault of the request, where it has faults.",
+            "items": {
+                "type": "object",
+                "properties": {
+                    "field": {"type": "string", "description": "A JSON pointer without its leading slash."},
+                    "message": {"type": "string"},
+                },
+                "required": ["field", "message"],
+            },
+        },
+    },
+    "required": ["type", "title", "status", "detail", "instance", "request_id"],
+}
+
+
+def as_response(answer: Answer) -> dict[str, Any]:
+    shown: dict[str, Any] = {"description": answer.description, "headers": _headers(answer.headers)}
+    if answer.schema is not None:
+        content: dict[str, Any] = {"schema": answer.schema}
+        if answer.examples:
+            content["examples"] = {name: {"value": value} for name, value in answer.examples.items()}
+        shown["content"] = {answer.media_type: content}
+    if answer.links:
+        shown["links"] = dict(answer.links)
+    return shown
+
+
+def _headers(headers: Mapping[str, Header]) -> dict[str, Any]:
+    every = {**headers, "X-Request-ID": _REQUEST_ID}
+    return {
+        name: {"description": header.description, "required": header.always, "schema": header.schema}
+        for name, header in every.items()
+    }
+
+
+def problem_responses(problems: Sequence[Problem]) -> dict[str, Any]:
+    by_status = groupby(sorted(problems, key=attrgetter("status")), attrgetter("status"))
+    return {str(status): _refusal({problem.code: problem for problem in same}) for status, same in by_status}
+
+
+def _refusal(problems: Mapping[str, Problem]) -> dict[str, Any]:
+    """One status; `problems` by code."""
+    types = [f"/problems/{code}" for code in problems]
+    carried = [{name.lower() for name in problem.headers} for problem in problems.values()]
+    headers = {
+        name: replace(_PROBLEM_HEADERS.get(name, _OTHER), always=all(name in each for each in carried))
+        for name in sorted(set().union(*carried))
+    }
+    return {
+        "description": ", ".join(f"`{code}`" for code in problems),
+        "headers": _headers(headers),
+        "content": {
+            PROBLEM: {
+                "schema": {"allOf": [ref("Problem"), {"properties": {"type": {"enum": types}}}]},
+                "examples": {code: {"value": _example(problem)} for code, problem in problems.items()},
+            }
+        },
+    }
+
+
+def _example(problem: Problem) -> dict[str, Any]:
+    return problem_body(problem, instance="/v1/\u2026", request_id="0192f0c1-7a3c-7e11-9b1e-2f6d7c1a0b42")

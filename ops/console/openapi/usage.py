@@ -1,0 +1,122 @@
+"""`/v1/usage`, described."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+from ingress.openapi import pieces
+from ingress.openapi.describe import Answer, Operation, Parameter, Schema, nullable, record, ref
+from ingress.openapi.schemas import DOLLARS, MOMENT, field_docs, fields_of, filled, of_model
+from ops.console.state import Console
+from ops.usage.report import Figures, Line, Question, Report, UsageFilter
+from ops.usage.route import UsageOverHttp
+from ops.usage.spans import Span
+
+_FIGURES = Figures(
+    jobs=120,
+    calls=131,
+    ok_calls=128,
+    failed_calls=2,
+    lost_calls=1,
+    estimated_calls=2,
+    input_tokens=61_540,
+    output_tokens=14_222,
+    cached_tokens=20_480,
+    reasoning_tokens=1_210,
+    cost_nano_usd=105_432_100,
+    ok_cost_nano_usd=105_101_000,
+    failed_cost_nano_usd=220_000,
+    lost_cost_nano_usd=111_100,
+    estimated_cost_nano_usd=331_100,
+)
+_REPORT = Report(
+    question=Question(
+        span=Span(datetime(2026, 11, 1, tzinfo=UTC), datetime(2026, 12, 1, tzinfo=UTC)),
+        by=("day", "agent"),
+        filter=UsageFilter(tenant="acme"),
+    ),
+    groups=1,
+    totals=_FIGURES,
+    lines=[Line({"day": "2026-11-21", "agent": "support"}, _FIGURES)],
+)
+_QUOTIENTS = {
+    "cost_per_call_usd": "Rounded to a nano-USD.",
+    "cost_per_job_usd": "Rounded to a nano-USD.",
+    "tokens_per_call": "Rounded to a tenth.",
+    "tokens_per_job": "Rounded to a tenth.",
+    "cached_share": "Of the input tokens, between 0 and 1.",
+}
+
+
+def _figure(name: str) -> Schema:
+    fields = fields_of(Figures)
+    if name in _QUOTIENTS:
+        return {**nullable({"type": "string", "pattern": r"^\d+\.\d+$"}), "description": _QUOTIENTS[name]}
+    if name.endswith("_usd"):
+        return DOLLARS
+    return fields.get(name, {"type": "integer"})
+
+
+_FIGURE_SCHEMAS: Mapping[str, Schema] = {name: _figure(name) for name in _FIGURES.resource()}
+_WORDS: Schema = {"type": "object", "additionalProperties": {"type": "string"}}
+
+
+def usage_components() -> Mapping[str, Schema]:
+    group: Schema = {
+        "type": "object",
+        "description": "A value for each thing in `by`; a unit of time by its beginning. Null: the calls without one.",
+        "additionalProperties": nullable({"type": "string"}),
+    }
+    return {
+        "UsageFigures": record(_FIGURE_SCHEMAS, description=Figures.__doc__),
+        "UsageLine": record({"group": group, **_FIGURE_SCHEMAS}),
+        "UsageReport": record(
+            {
+                "object": {"const": "usage_report"},
+                "from": MOMENT,
+                "to": {**MOMENT, "description": "The first moment after it."},
+                "by": {"type": "array", "items": {"type": "string"}},
+                "filter": _WORDS,
+                "groups": {"type": "integer", "description": "With calls, shown or not."},
+                "totals": {**ref("UsageFigures"), "description": "Of all groups, shown or not."},
+                "data": {"type": "array", "items": ref("UsageLine")},
+            }
+        ),
+    }
+
+
+def _parameters() -> tuple[Parameter, ...]:
+    properties = of_model(UsageOverHttp)[UsageOverHttp.__name__]["properties"]
+    words = field_docs(UsageOverHttp)
+    return tuple(
+        Parameter(
+            name=name,
+            where="query",
+            description=words["from_" if name == "from" else name],
+            schema={key: value for key, value in filled(schema).items() if key != "description"},
+        )
+        for name, schema in properties.items()
+    )
+
+
+SHOW_USAGE = Operation(
+    id="show_usage",
+    tag="Usage",
+    summary="What was used and what it cost",
+    description=(
+        "Model calls of a span of time, summed by what `by` names. A call belongs to the moment it was opened. Failed, "
+        "lost and estimated calls are in the sums and shown apart. Money is exact; only averages are rounded. Groups "
+        "come in order of time, then the dearest first."
+    ),
+    security=("bearer",),
+    scope="admin",
+    parameters=_parameters(),
+    answers={
+        200: Answer(
+            description="The report.",
+            schema=ref("UsageReport"),
+            headers=pieces.NO_STORE,
+            examples={"days": _REPORT.resource()},
+        )
+    },
+    raised_by=(Console.usage, Console.desk, UsageOverHttp.question),
+)

@@ -1,0 +1,148 @@
+"""Broken settings: every fault at once, with its name, its value, what is allowed and an example."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from shared.config import Settings, unknown_variables
+from shared.errors import ConfigError
+from tests.stack.dev_process import REPOSITORY, clean_environment
+
+CANARY = "canary-5f1c"
+
+
+def faults_of(monkeypatch: pytest.MonkeyPatch, **given: str) -> str:
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError) as raised:
+        Settings.read()
+    return str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("PORT", "x", "PORT='x': must be a whole number from 1 to 65535, for example PORT=8000"),
+        ("PORT", "65536", "PORT='65536': must be a whole number from 1 to 65535, for example PORT=8000"),
+        (
+            "SWITCHBOARD_ENVIRONMENT",
+            "prod",
+            "SWITCHBOARD_ENVIRONMENT='prod': must be development, staging or production, "
+            "for example SWITCHBOARD_ENVIRONMENT=development",
+        ),
+        (
+            "SWITCHBOARD_TTL_S",
+            "0",
+            "SWITCHBOARD_TTL_S='0': must be a whole number greater than 0, for example SWITCHBOARD_TTL_S=600",
+        ),
+        (
+            "SWITCHBOARD_DRAIN_S",
+            "-1",
+            "SWITCHBOARD_DRAIN_S='-1': must be a number, 0 or more, for example SWITCHBOARD_DRAIN_S=20.0",
+        ),
+        (
+            "SWITCHBOARD_LEASE_S",
+            "inf",
+            "SWITCHBOARD_LEASE_S='inf': must be a number greater than 0, for example SWITCHBOARD_LEASE_S=4.0",
+        ),
+        (
+            "SWITCHBOARD_QUEUE",
+            "A b",
+            "SWITCHBOARD_QUEUE='A b': must be at most 63 of a-z, 0-9 and -, a letter first, "
+            "for example SWITCHBOARD_QUEUE=default",
+        ),
+        (
+            "SWITCHBOARD_RETRY_BASE_S",
+            "50",
+            "SWITCHBOARD_RETRY_BASE_S='50.0': must be at most SWITCHBOARD_RETRY_CAP_S=30.0, "
+            "for example SWITCHBOARD_RETRY_BASE_S=30.0",
+        ),
+        (
+            "OPENAI_BASE_URL",
+            "localhost:8002",
+            "OPENAI_BASE_URL=<hidden>: must be an address http://… or https://…, "
+            "for example OPENAI_BASE_URL=http://127.0.0.1:8002/v1",
+        ),
+    ],
+)
+def test_a_fault_is_one_line(monkeypatch: pytest.MonkeyPatch, name: str, value: str, sentence: str) -> None:
+    assert faults_of(monkeypatch, **{name: value}) == sentence
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("REDIS_URL", f"http://:{CANARY}@host"),
+        ("REDIS_URL", f"redis://:{CANARY}@host:port/0"),
+        ("DATABASE_URL", f"mysql://a:{CANARY}@host/x"),
+        ("DATABASE_URL", f"postgresql://a:{CANARY}@host:99999/x"),
+        ("SWITCHBOARD_OWNER_DATABASE_URL", CANARY),
+        ("ANTHROPIC_BASE_URL", f"ftp://{CANARY}@host"),
+    ],
+)
+def test_an_address_is_named_without_what_it_holds(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    said = faults_of(monkeypatch, **{name: value})
+    assert said.startswith(f"{name}=")
+    assert CANARY not in said
+
+
+def test_a_short_secret_is_refused_outside_development_and_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = faults_of(monkeypatch, SWITCHBOARD_ENVIRONMENT="staging", SWITCHBOARD_SECRET=CANARY)
+    assert said.startswith("SWITCHBOARD_SECRET=<hidden>: must be at least 16 characters outside development")
+    monkeypatch.setenv("SWITCHBOARD_ENVIRONMENT", "development")
+    assert Settings.read().secret.get_secret_value() == CANARY
+
+
+def test_every_fault_is_said_at_once_those_between_settings_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {"PORT": "x", "SWITCHBOARD_TTL_S": "99999", "SWITCHBOARD_ENVIRONMENT": "production", "REDIS_URL": "y"}
+    lines = faults_of(monkeypatch, **given).splitlines()
+    assert lines[0] == "4 settings are wrong:"
+    assert {line.split("=")[0].strip() for line in lines[1:]} == {
+        "PORT",
+        "SWITCHBOARD_TTL_S",
+        "SWITCHBOARD_SECRET",
+        "REDIS_URL",
+    }
+
+
+def test_what_is_wrong_has_its_default_for_those_who_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SWITCHBOARD_TTL_S", "x")
+    monkeypatch.setenv("SWITCHBOARD_MAX_TOKENS", "7")
+    settings, faults = Settings.examine({"port": 0})
+    assert (settings.ttl_s, settings.port, settings.max_tokens) == (600, 8000, 7)
+    assert sorted(fault.name for fault in faults) == ["PORT", "SWITCHBOARD_TTL_S"]
+
+
+@pytest.mark.parametrize("value", ["postgresql://a@one:5432,two:5433/x", "postgresql:///x?host=/run/postgresql"])
+def test_addresses_that_only_the_driver_understands_pass(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("DATABASE_URL", value)
+    assert Settings.read().database_url == value
+
+
+def test_an_unknown_variable_is_pointed_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SWITCHBOARD_WORKER_CONCURENCY", "3")
+    monkeypatch.setenv("SWITCHBOARD_ZZZ", "3")
+    monkeypatch.setenv("SWITCHBOARD_MAX_TOKENS", "7")
+    assert unknown_variables() == [
+        "SWITCHBOARD_WORKER_CONCURENCY is not a setting and does nothing; did you mean SWITCHBOARD_WORKER_CONCURRENCY?",
+        "SWITCHBOARD_ZZZ is not a setting and does nothing",
+    ]
+
+
+@pytest.mark.parametrize("command", ["dev", "ingress", "worker", "console", "migrate"])
+def test_no_process_starts_on_a_broken_setting(tmp_path: Path, command: str) -> None:
+    wrong = {"SWITCHBOARD_LEASE_S": "soon", "PORT": "0", "SWITCHBOARD_LEASES": "1"}
+    run = subprocess.run(
+        [sys.executable, "-m", "ops", command, *(["--data", str(tmp_path / "data")] if command == "dev" else [])],
+        cwd=REPOSITORY,
+        env=clean_environment(tmp_path) | wrong,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (run.returncode, run.stdout) == (2, "")
+    assert run.stderr.startswith("switchboard: 2 settings are wrong:\n")
+    assert not (tmp_path / "data").exists()

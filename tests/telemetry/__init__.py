@@ -1,0 +1,1 @@
+"""Lines, numbers, reports and traces of real processes and real turns."""

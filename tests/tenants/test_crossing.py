@@ -1,0 +1,218 @@
+"""Trying to reach another tenant's data: through every query, as the role that serves tenants, and every endpoint.
+
+Nothing is listed here that must be kept complete by hand: queries come from sql/queries, endpoints from the route
+tables, tables from the database. Behind a PgBouncer the same runs again (`make test-pgbouncer`).
+"""
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+from starlette.routing import Route
+
+from ingress.app import ROUTES as INGRESS_ROUTES
+from ops.console.app import ROUTES as CONSOLE_ROUTES
+from ops.console.app import create_console
+from shared.config import Settings
+from shared.db import Pool, open_pool
+from sql import queries
+from tests.conftest import Database
+from tests.ingress.harness import MESSAGES, sha256, started
+from tests.tenants.crossing import CONVERSATION, MARK, NEIGHBOUR, VICTIM, arguments, every_query, settle
+
+Snapshot = dict[str, str]
+
+
+@pytest.fixture
+async def all_seeing(database: Database) -> AsyncIterator[asyncpg.Connection]:
+    connection = await asyncpg.connect(database.superuser)
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+async def jobs(all_seeing: asyncpg.Connection) -> dict[str, str]:
+    return await settle(all_seeing, all_seeing)
+
+
+@pytest.fixture
+async def app(settings: Settings, jobs: dict[str, str]) -> AsyncIterator[Pool]:
+    """The role and the way that the product's processes use."""
+    pool = await open_pool(
+        settings.database_url, 2, environment="production", prepared_statements=settings.db_prepared_statements
+    )
+    yield pool
+    await pool.close()
+
+
+async def snapshot(connection: asyncpg.Connection) -> Snapshot:
+    """All rows of the victim, table by table."""
+    tables = await connection.fetch(
+        "SELECT c.relname FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'tenant_id' "
+        "WHERE c.relkind IN ('r', 'p') AND c.relnamespace = 'public'::regnamespace AND NOT c.relispartition"
+    )
+    found = {}
+    for table in (row["relname"] for row in tables):
+        query = f"SELECT coalesce(jsonb_agg(t ORDER BY t::text), '[]')::text FROM {table} t WHERE tenant_id = $1"  # noqa: S608 - a table name of our own
+        found[table] = await connection.fetchval(query, VICTIM)
+    return found
+
+
+async def test_the_victim_has_rows_in_every_table(all_seeing: asyncpg.Connection, jobs: dict[str, str]) -> None:
+    assert [table for table, rows in (await snapshot(all_seeing)).items() if rows == "[]"] == []
+
+
+async def test_every_view_asks_with_its_readers_rights(all_seeing: asyncpg.Connection) -> None:
+    rows = await all_seeing.fetch(
+        "SELECT relname, coalesce('security_invoker=true' = ANY (reloptions), false) AS safe FROM pg_class "
+        "WHERE relkind IN ('v', 'm') AND relnamespace = 'public'::regnamespace"
+    )
+    assert [row["relname"] for row in rows if not row["safe"]] == []
+
+
+async def test_who_serves_tenants_runs_no_function_with_its_owners_rights(all_seeing: asyncpg.Connection) -> None:
+    rows = await all_seeing.fetch(
+        "SELECT p.proname FROM pg_proc p WHERE p.prosecdef AND p.pronamespace = 'public'::regnamespace "
+        "AND has_function_privilege('switchboard_app', p.oid, 'EXECUTE')"
+    )
+    assert [row["proname"] for row in rows] == []
+
+
+@pytest.mark.parametrize("name", every_query())
+async def test_no_query_crosses(app: Pool, all_seeing: asyncpg.Connection, jobs: dict[str, str], name: str) -> None:
+    before = await snapshot(all_seeing)
+    prepared = await all_seeing.prepare(queries[name])
+    given = arguments(name, [kind.name for kind in prepared.get_parameters()], jobs)
+    try:
+        rows = await app.fetch(queries[name], *given)
+    except asyncpg.InsufficientPrivilegeError:
+        rows = []
+    said = str([list(row.items()) for row in rows])
+    assert MARK not in said
+    assert jobs["alpha_done"] not in said or name in {"commit_turn"}  # the id that the neighbour gave itself
+    assert await snapshot(all_seeing) == before
+
+
+@pytest.mark.parametrize("name", ["job_record", "turn_context", "list_dead_jobs", "list_tenants", "list_api_keys"])
+async def test_the_owner_of_the_rows_does_see_them(app: Pool, jobs: dict[str, str], name: str) -> None:
+    """Else the test above would prove nothing."""
+    mine: dict[str, list[Any]] = {
+        "job_record": [VICTIM, jobs["alpha_done"]],
+        "turn_context": [VICTIM, jobs["alpha_dead"], 1, CONVERSATION, 10],
+        "list_dead_jobs": [json.dumps({"tenant": VICTIM}), None, 10],
+        "list_tenants": [VICTIM, None, 10],
+        "list_api_keys": [VICTIM],
+    }
+    said = str([list(row.items()) for row in await app.fetch(queries[name], *mine[name])])
+    assert (MARK if name != "list_dead_jobs" else jobs["alpha_dead"]) in said
+
+
+async def test_tenants_that_share_connections_share_nothing_else(settings: Settings, jobs: dict[str, str]) -> None:
+    """Behind PgBouncer every transaction may run on the connection that served the other tenant a moment ago."""
+    pool = await open_pool(
+        settings.database_url, 8, environment="production", prepared_statements=settings.db_prepared_statements
+    )
+
+    async def seen(tenant: str) -> None:
+        (row,) = await pool.fetch(queries["list_tenants"], tenant, None, 10)
+        assert json.loads(row["tenant"])["id"] == tenant
+        assert (MARK in row["tenant"]) is (tenant == VICTIM)
+        assert await pool.fetchval("SELECT count(*) FROM messages") == 0  # nobody's: no tenant is left behind
+
+    await asyncio.gather(*(seen(tenant) for tenant in (VICTIM, NEIGHBOUR) * 50))
+    await pool.close()
+
+
+# --- endpoints ------------------------------------------------------------------------------------------------------
+
+
+def endpoints(routes: list[Route]) -> Iterator[tuple[str, str]]:
+    for route in routes:
+        methods = route.methods or {
+            method for method in ("GET", "POST", "PATCH", "PUT", "DELETE") if hasattr(route.endpoint, method.lower())
+        }
+        for method in sorted(methods - {"HEAD", "OPTIONS"}):
+            yield method, route.path
+
+
+@pytest.fixture
+async def doors(settings: Settings, jobs: dict[str, str]) -> AsyncIterator[dict[str, httpx.AsyncClient]]:
+    """Clients of both applications with the neighbour's keys, `alpha` with the victim's."""
+    console = create_console(settings)
+    async with AsyncExitStack() as closing:
+        ingress = await closing.enter_async_context(started(settings))
+        await closing.enter_async_context(console.router.lifespan_context(console))
+
+        async def client(app: Any, key: str) -> httpx.AsyncClient:
+            transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+            headers = {"authorization": f"Bearer {key}"}
+            made = httpx.AsyncClient(transport=transport, base_url="http://door", headers=headers, timeout=10)
+            return await closing.enter_async_context(made)
+
+        yield {
+            "ingress": await client(ingress.app, "sk-beta-chat"),
+            "console": await client(console, "sk-beta-admin"),
+            "alpha": await client(ingress.app, "sk-alpha-chat"),
+            "alpha_console": await client(console, "sk-alpha-admin"),
+        }
+
+
+EVERY_DOOR = [
+    *(("ingress", method, path) for method, path in endpoints(INGRESS_ROUTES)),
+    *(("console", method, path) for method, path in endpoints(CONSOLE_ROUTES)),
+]
+
+
+@pytest.mark.parametrize(("door", "method", "path"), EVERY_DOOR)
+async def test_no_endpoint_crosses(
+    doors: dict[str, httpx.AsyncClient],
+    all_seeing: asyncpg.Connection,
+    jobs: dict[str, str],
+    door: str,
+    method: str,
+    path: str,
+) -> None:
+    said = await doors["alpha"].post(MESSAGES, json={"message": MARK, "conversation_id": "live"})
+    live = said.json()["id"]
+    before = await snapshot(all_seeing)
+    names = re.findall(r"\{(\w+)", path)
+    for job_id in [live, jobs["alpha_done"], jobs["alpha_dead"]] if "job_id" in names else [live]:
+        own = {
+            "job_id": job_id,
+            "tenant_id": VICTIM,
+            "key_id": sha256("sk-alpha-chat")[:12],
+            "agent_id": "support",
+        }
+        url = re.sub(r"\{(\w+)(:\w+)?\}", lambda found: own[found[1]], path)  # noqa: B023 - used at once
+        response = await doors[door].request(method, url, json=_body(path))
+        assert response.status_code < 500 or path.startswith("/health/"), response.text  # no worker runs here
+        assert MARK not in response.text
+        if set(names) - {"agent_id"}:
+            assert response.status_code in {403, 404}, response.text
+        if door == "console" and path.startswith("/v1/"):
+            asked = await doors[door].request(method, url, params={"tenant": VICTIM}, json=_body(path))
+            assert MARK not in asked.text
+            assert asked.status_code < 500, asked.text
+    assert await snapshot(all_seeing) == before
+    assert (await doors["alpha"].get(f"/v1/jobs/{live}")).json()["state"] == "queued"
+
+
+def _body(path: str) -> dict[str, Any] | None:
+    if path.endswith("/messages"):
+        return {"message": "hello", "conversation_id": CONVERSATION}
+    return {"filter": {"tenant": NEIGHBOUR}} if path.endswith("/retry") and "{" not in path else {}
+
+
+async def test_the_victim_itself_is_let_in(doors: dict[str, httpx.AsyncClient], jobs: dict[str, str]) -> None:
+    """Else the test above would prove nothing."""
+    assert MARK in (await doors["alpha"].get(f"/v1/jobs/{jobs['alpha_done']}")).text
+    console = doors["alpha_console"]
+    for path in (f"/v1/dead-jobs/{jobs['alpha_dead']}", "/v1/tenants/alpha", "/v1/tenants/alpha/keys"):
+        assert MARK in (await console.get(path)).text
+    assert jobs["alpha_dead"] in (await console.get("/v1/dead-jobs")).text
