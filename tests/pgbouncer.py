@@ -4,6 +4,7 @@ Every transaction may meet another server connection, so that whatever a session
 two connections to the server for all the pools of a test.
 """
 
+import shutil
 import socket
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -54,7 +55,7 @@ def start_pgbouncer(program: str, directory: DataDirectory, postgres: Postgres) 
     configuration.write_text(CONFIGURATION.format(sockets=postgres.sockets, port=port, users=users), "utf-8")
     started = Program(
         name="pgbouncer",
-        argv=[program, str(configuration)],
+        argv=[shutil.which(program) or program, str(configuration)],  # whoever starts it may read little else
         log=directory.log("pgbouncer"),
         cwd=folder,
         account=directory.account,

@@ -78,6 +78,7 @@ local function take_in(other, state, its_queue, created_us)
   end
   redis.call('RPOP', list)
   redis.call('DEL', 'arq:job:' .. other)
+  redis.call('ZREM', 'arq:abort', other)
   if state == 'merged' then -- the earlier ones may wait as long as they were told
     expires_ms = math.max(expires_ms, tonumber(redis.call('ZSCORE', its_queue .. ':expiry', other) or 0))
   end

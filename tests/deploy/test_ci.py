@@ -21,7 +21,7 @@ def test_the_workflow_runs_the_same_script_on_two_pythons() -> None:
 
 def test_the_script_runs_every_gate_and_ends_with_the_tests() -> None:
     script = (REPOSITORY / ".ci" / "run").read_text()
-    assert re.findall(r"^make ([a-z-]+)", script, re.MULTILINE) == ["check", "deploy-check", "test"]
+    assert re.findall(r"^make ([a-z-]+)", script, re.MULTILINE) == ["check", "deploy-check", "test-pgbouncer", "test"]
 
 
 def test_actions_are_pinned_to_a_release() -> None:

@@ -51,8 +51,7 @@ async def two_ingresses(
                 trust_env=False,
             )
             clients.append(await closing.enter_async_context(client))
-        for client in clients:
-            await eventually(partial(_status, client), timeout_s=30)
+            await eventually(partial(_status, client), timeout_s=30)  # before the next one looks for a free port
         yield clients
 
 
