@@ -204,7 +204,7 @@ async def open_fleet(backends: Backends, settings: Settings, *, workers: int) ->
 def _event(line: Mapping[str, Any]) -> str:
     event = NUMBERS.sub("…", line["event"].partition("\n")[0])
     raised = line.get("exception") or []
-    return f"{event} ({raised[0]['exc_type']})" if raised else event
+    return f"{event} ({raised[0]['type']})" if raised else event
 
 
 def _settings_of(name: str, settings: Settings, redis: Link, postgres: Link) -> Settings:
