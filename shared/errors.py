@@ -8,7 +8,9 @@ SwitchboardError
 │   ├── NotFound           404 unknown agent, unknown or foreign job
 │   ├── Conflict           409 / 422 idempotency key reused with another body, conversation of another user
 │   │   └── Busy              409 the conversation's policy is `reject`
-│   └── TooLarge           413
+│   ├── TooLarge           413
+│   ├── RateLimited        429 a window is full, for `retry_after_s`
+│   └── BudgetExhausted    402 what may be spent is spent; a call that would not fit is not made
 ├── UpstreamError          a model provider's fault: `retryable` decides
 │   ├── UpstreamUnavailable   5xx, overload, connection, timeout, a stream cut short, an unreadable answer: retry
 │   ├── UpstreamRateLimited   429: retry after `retry_after_s`
@@ -86,6 +88,32 @@ class Busy(Conflict):
 
 class TooLarge(CallerError):
     code, status = "too_large", 413
+
+
+class RateLimited(CallerError):
+    """`level` names the window that is full: `user`, `tenant`, `global`, `endpoint`, `tier` or `address`."""
+
+    code, status = "rate_limited", 429
+
+    def __init__(
+        self, message: str, *, level: str, retry_after_s: int, headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.level = level
+        self.retry_after_s = retry_after_s
+        self.headers = {"retry-after": str(retry_after_s), **(headers or {})}  # type: ignore[misc]  # told per refusal
+
+
+class BudgetExhausted(CallerError):
+    """`scope` names the budget (`shared.budgets.ScopeKind`): it is spent, or in a turn, the call does not fit."""
+
+    code, status = "budget_exhausted", 402
+
+    def __init__(self, message: str, *, scope: str, resets_at_s: int | None = None) -> None:
+        super().__init__(message)
+        self.scope = scope
+        self.resets_at_s = resets_at_s
+        """Unix s of the period's end; None for a budget that has no period."""
 
 
 class UpstreamError(SwitchboardError):

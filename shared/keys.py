@@ -22,6 +22,7 @@
     sb:calls:<id>            hash    call id → ledger row (JSON) of calls whose rows Postgres does not have yet
     sb:idem:<tenant>:<hash>  string  `<job id> <fingerprint>`
     sb:apikey:<sha256>       string  JSON of the key's tenant, scopes and terms (shared.tenants)
+    sb:spent:<scope>         hash    usd, usd_held, tok, tok_held of a budget scope (shared.budgets)
     sb:ended                 stream  ends of jobs that never started, with payload, until Postgres has them
     sb:deployment            string  id of the deployment this database belongs to
     sb:scrape                zset    `<queue> <host>:<port>` of a worker's /metrics → Unix s until which it holds
@@ -75,6 +76,11 @@ def idempotency(tenant: str, digest: str) -> str:
 
 def api_key(sha256: str) -> str:
     return f"sb:apikey:{sha256}"
+
+
+def spent(*parts: str) -> str:
+    """The counter of one budget scope, e.g. `spent("month", tenant, "202611")`."""
+    return "sb:spent:" + ":".join(parts)
 
 
 def notify_channel(job_id: str) -> str:

@@ -102,6 +102,7 @@ class TenantSettings(msgspec.Struct, frozen=True, kw_only=True):
             version=version,
             unlimited=self.unlimited,
             rates=self.rates,
+            budgets=self.budgets,
             default_user_tier=self.default_user_tier,
             user_tiers=self.user_tiers,
             policies={
@@ -126,6 +127,7 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     version: int = 0
     unlimited: bool = False
     rates: Rates = Rates()
+    budgets: Budgets = Budgets()
     default_user_tier: Tier | None = None
     user_tiers: Mapping[str, Tier] = {}
     policies: Mapping[str, Arrival] = {}

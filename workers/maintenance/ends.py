@@ -5,6 +5,7 @@ in between writes the same row again, which changes nothing. Run by whichever wo
 """
 
 import logging
+import time
 from collections.abc import Awaitable, Callable
 
 import msgspec
@@ -23,6 +24,8 @@ from workers.turn.witness import never_started
 logger = logging.getLogger("switchboard.ends")
 
 BATCH = 100
+PAUSE_S = 0.5
+"""Before another look at ends that wait for an older message: every claim says that there are some."""
 UNREADABLE = "sb:ended:unreadable"
 """Ends that cannot be written; kept for a person to look at."""
 
@@ -34,6 +37,7 @@ class EndsWriter:
         self._commands = commands
         self._pool = pool
         self._on_end = on_end
+        self._next_look_s = 0.0
 
     async def drain(self) -> None:
         """All that may be written now. Raises Unavailable; what is left stays for the next time.
@@ -42,12 +46,17 @@ class EndsWriter:
         the order it was said. Several workers may be at it at once: each row is written once all the same, and nothing
         has to be locked in a Redis that may be full of what is drained here.
         """
-        start = "-"
+        if time.monotonic() < self._next_look_s:
+            return
+        start, early = "-", False
         while entries := await self._commands.run("XRANGE", keys.ENDED, start, "+", "COUNT", BATCH):
             for entry_id, entry in entries:
                 if await self._write(entry):
                     await self._commands.run("XDEL", keys.ENDED, entry_id)
+                else:
+                    early = True
             start = f"({entries[-1][0].decode()}"
+        self._next_look_s = time.monotonic() + PAUSE_S if early else 0.0
 
     async def _write(self, entry: dict[bytes, bytes]) -> bool:
         """Whether it is over and done with."""
