@@ -26,7 +26,10 @@ _MORE = object()
 
 
 class Link(asyncio.Protocol):
-    """`on_end(error)` is called once, when nothing can be sent on it any more; `on_room()` when something can again."""
+    """`on_end(error)` is called once, when nothing can be sent on it any more; `on_room()` when something can again.
+
+    `on_push()` is called for each message that the server sends unasked, which only RESP3 has.
+    """
 
     def __init__(
         self,
@@ -35,10 +38,11 @@ class Link(asyncio.Protocol):
         timeout_s: float,
         on_end: Callable[[Exception], None],
         on_room: Callable[[], None],
+        on_push: Callable[[], None] | None = None,
     ) -> None:
         self._connection = connection  # its writer must live as long as the transport, which it would close
         self._transport: asyncio.Transport = connection._writer.transport
-        self._on_end, self._on_room = on_end, on_room
+        self._on_end, self._on_room, self._on_push = on_end, on_room, on_push
         self._owed: deque[Reply] = deque()
         self._reader = Reader(replyError=refusal, notEnoughData=_MORE)
         self._full = self._over = False
@@ -101,6 +105,8 @@ class Link(asyncio.Protocol):
         try:
             while (answer := reader.gets()) is not _MORE:
                 if isinstance(answer, PushNotification):
+                    if self._on_push is not None:
+                        self._on_push()
                     continue
                 reply = owed.popleft()
                 if reply.done():  # its caller went away
@@ -127,7 +133,12 @@ class Link(asyncio.Protocol):
 
 
 async def open_link(
-    pool: ConnectionPool, *, timeout_s: float, on_end: Callable[[Exception], None], on_room: Callable[[], None]
+    pool: ConnectionPool,
+    *,
+    timeout_s: float,
+    on_end: Callable[[Exception], None],
+    on_room: Callable[[], None],
+    on_push: Callable[[], None] | None = None,
 ) -> Link:
     """A link as `pool` would connect, and beside it. Raises redis-py's errors, OSError or TimeoutError."""
     redis_py: Any = pool  # which does not type these calls
@@ -135,7 +146,7 @@ async def open_link(
     try:
         async with asyncio.timeout(timeout_s):
             await connection.connect()
-        return Link(connection, timeout_s=timeout_s, on_end=on_end, on_room=on_room)
+        return Link(connection, timeout_s=timeout_s, on_end=on_end, on_room=on_room, on_push=on_push)
     except BaseException:
         connection._close()
         raise

@@ -7,11 +7,10 @@ never a job: the worker also looks by itself when the next thing is due, and eve
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Any
 
-from redis.asyncio import ConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
+from redis.asyncio import ConnectionPool
+
+from shared.redis import Line, open_line
 
 logger = logging.getLogger("switchboard.wake")
 
@@ -23,14 +22,7 @@ class Waker:
     """Pops tokens while `hungry()`; `event` is set for each."""
 
     def __init__(self, pool: ConnectionPool, queue: str, hungry: Callable[[], bool]) -> None:
-        kwargs = {
-            **pool.connection_kwargs,
-            "socket_timeout": _BLOCK_S + 5,
-            "retry": Retry(NoBackoff(), 0),
-            "decode_responses": False,
-        }
-        own = ConnectionPool(connection_class=pool.connection_class, max_connections=2, **kwargs)
-        self._redis: Any = Redis(connection_pool=own)  # redis-py types its commands for both worlds at once
+        self._pool = pool
         self._tokens = f"{queue}:wake"
         self._hungry = hungry
         self._appetite = asyncio.Event()
@@ -48,22 +40,21 @@ class Waker:
 
     async def run(self) -> None:
         """Until cancelled."""
-        try:
-            while True:
-                await self._pop_while_hungry()
-        finally:
-            await self._redis.aclose(close_connection_pool=True)
+        while True:
+            try:
+                async with open_line(self._pool, timeout_s=2 * _BLOCK_S) as line:
+                    while True:
+                        await self._pop_when_hungry(line)
+            except Exception as error:  # noqa: BLE001 - without it every job would wait for the next poll
+                logger.warning("wake-up connection: %s", error)
+                await asyncio.sleep(_BACK_OFF_S)
 
-    async def _pop_while_hungry(self) -> None:
+    async def _pop_when_hungry(self, line: Line) -> None:
         await self.until_hungry()
-        try:
-            token = await self._redis.blpop([self._tokens], timeout=_BLOCK_S)
-            if token is None:
-                return
-            if self._hungry():
-                self.event.set()
-            else:
-                await self._redis.lpush(self._tokens, token[1])
-        except Exception as error:  # noqa: BLE001 - without it every job would wait for the next poll
-            logger.warning("wake-up connection: %s", error)
-            await asyncio.sleep(_BACK_OFF_S)
+        (popped,) = await line.ask(("BLPOP", self._tokens, _BLOCK_S))
+        if popped is None:
+            return
+        if self._hungry():
+            self.event.set()
+        else:
+            await line.ask(("LPUSH", self._tokens, popped[1]))
