@@ -12,6 +12,7 @@ from benchmarks.capacity import fleet, inflight
 from benchmarks.crash import sigkill, sigterm
 from benchmarks.fairness import fairness
 from benchmarks.figure import Figure
+from benchmarks.limits import limits
 from benchmarks.pickup import idle_pickup
 from benchmarks.product.accept import accept
 from benchmarks.product.turn import latency, turns
@@ -24,6 +25,7 @@ from ops.stack.valkey import start_valkey
 
 BENCHMARKS: Mapping[str, Callable[[Rig], Awaitable[list[Figure]]]] = {
     "roundtrips": roundtrips,
+    "limits": limits,
     "idle_pickup": idle_pickup,
     "noop": noop,
     "sleep50": sleep50,

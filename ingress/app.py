@@ -31,9 +31,11 @@ from ingress.routes.jobs import Job, job_events
 from ingress.routes.messages import post_message
 from ingress.routes.metrics import metrics
 from ingress.state import Ingress
+from ingress.strangers import Strangers
 from ingress.tasks import stop
 from ingress.tokens import ReadTokens
 from shared import telemetry
+from shared.budgets import DeploymentBudgets
 from shared.config import Settings
 from shared.redis import Commands, check_server, connect
 from shared.scripts import Intake
@@ -101,11 +103,13 @@ async def opened(settings: Settings) -> AsyncIterator[Ingress]:
         await closing.enter_async_context(vitals(lambda: [commands], archive.pools))
         yield Ingress(
             settings=settings,
+            budgets=DeploymentBudgets.of(settings),
             commands=commands,
             intake=Intake(commands, settings),
             archive=archive,
             agents=agents,
             api_keys=api_keys,
+            strangers=Strangers(commands, settings),
             tokens=ReadTokens(settings),
             notices=notices,
             pressure=pressure,

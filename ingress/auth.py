@@ -4,7 +4,8 @@ A key is known by its SHA-256 only. Look-ups go local cache → Redis → Postgr
 revoked in Postgres is refused everywhere within `key_cache_ttl_s`, and a tenant's changed settings are in force by
 then, because no answer is used for longer after Postgres gave it; Redis need not be told. While Postgres is down keys
 it confirmed in the last day stay valid, unknown ones get 503. A key in use is confirmed ahead of time in the
-background, so its requests wait for nothing.
+background, so its requests wait for nothing. A key that neither this process nor Redis knows costs its address one of
+its requests without a valid key (`ingress.strangers`), before Postgres is asked.
 """
 
 import asyncio
@@ -19,9 +20,10 @@ from typing import Any, Protocol
 import msgspec
 import structlog
 
+from ingress.strangers import Attempt
 from ingress.tasks import stop
 from shared import keys
-from shared.errors import Unavailable
+from shared.errors import Unauthorized, Unavailable
 from shared.redis import Commands
 from shared.tenants import Terms, read_settings
 
@@ -71,6 +73,22 @@ class Caller:
     terms: Terms
 
 
+async def known_by_key(api_keys: "ApiKeys", authorization: str, attempt: Attempt) -> tuple[str, Principal]:
+    """Who sends this `Authorization` header: the key's SHA-256, and what it stands for.
+
+    Raises Unauthorized, or once the address has sent too many that are not valid, RateLimited; or Unavailable.
+    """
+    kind, _, key = authorization.partition(" ")
+    if kind.lower() != "bearer" or not key.strip():
+        await attempt.count()
+        raise Unauthorized("An API key is needed: `Authorization: Bearer <key>`.")
+    sha256, principal = await api_keys.resolve(key.strip(), attempt)
+    if principal is None:
+        await attempt.count()
+        raise Unauthorized("This API key is not valid.")
+    return sha256, principal
+
+
 @dataclass(frozen=True, slots=True)
 class _Known:
     principal: Principal | None
@@ -88,8 +106,8 @@ class ApiKeys:
         self._known: OrderedDict[str, _Known] = OrderedDict()
         self._lookups: dict[str, asyncio.Task[Principal | None]] = {}
 
-    async def resolve(self, key: str) -> tuple[str, Principal | None]:
-        """The key's SHA-256 and what it stands for; None when it is not valid. Raises Unavailable."""
+    async def resolve(self, key: str, attempt: Attempt) -> tuple[str, Principal | None]:
+        """The key's SHA-256 and what it stands for; None when it is not valid. Raises RateLimited or Unavailable."""
         sha256 = hashlib.sha256(key.encode("utf-8", "replace")).hexdigest()
         if not _KEY.fullmatch(key):
             return sha256, None
@@ -98,18 +116,18 @@ class ApiKeys:
         if known and age_s < self._ttl_s:
             self._known.move_to_end(sha256)
             if age_s > self._ttl_s / 2 and known.principal:
-                self._lookup(sha256)
+                self._lookup(sha256, attempt)
             return sha256, known.principal
-        return sha256, await asyncio.shield(self._lookup(sha256))
+        return sha256, await asyncio.shield(self._lookup(sha256, attempt))
 
     async def aclose(self) -> None:
         await stop(*self._lookups.values())
 
-    def _lookup(self, sha256: str) -> "asyncio.Task[Principal | None]":
+    def _lookup(self, sha256: str, attempt: Attempt) -> "asyncio.Task[Principal | None]":
         """One look-up in flight per key, whoever waits for it, and whether or not they stay."""
         task = self._lookups.get(sha256)
         if task is None:
-            task = self._lookups[sha256] = asyncio.create_task(self._confirm(sha256))
+            task = self._lookups[sha256] = asyncio.create_task(self._confirm(sha256, attempt))
             task.add_done_callback(lambda done: self._looked_up(sha256, done))
         return task
 
@@ -118,13 +136,13 @@ class ApiKeys:
         if not task.cancelled() and (error := task.exception()):  # those who wait are told; a refresh has nobody
             log.warning("api_key_not_confirmed", error=repr(error))
 
-    async def _confirm(self, sha256: str) -> Principal | None:
+    async def _confirm(self, sha256: str, attempt: Attempt) -> Principal | None:
         started_s = time.monotonic()
         cached, age_s = await self._from_redis(sha256)
         if cached and age_s < self._ttl_s / 2:
             return self._remember(sha256, cached, started_s - age_s)
         try:
-            principal = await self._archive.api_key(sha256)
+            principal = await self._asked(sha256, None if cached or self._was_valid(sha256) else attempt)
         except Unavailable:
             if cached is None:
                 raise
@@ -138,6 +156,25 @@ class ApiKeys:
         elif cached:
             await self._commands.run("DEL", keys.api_key(sha256))
         return self._remember(sha256, principal, started_s)
+
+    def _was_valid(self, sha256: str) -> bool:
+        known = self._known.get(sha256)
+        return known is not None and known.principal is not None
+
+    async def _asked(self, sha256: str, attempt: Attempt | None) -> Principal | None:
+        """Postgres's answer. With an `attempt`, counted before the question: a flood must not come through while the
+        first answers are under way."""
+        if attempt is None:
+            return await self._archive.api_key(sha256)
+        await attempt.count()
+        try:
+            principal = await self._archive.api_key(sha256)
+        except Unavailable:  # nobody knows whether it is valid
+            await attempt.take_back()
+            raise
+        if principal:
+            await attempt.take_back()
+        return principal
 
     async def _from_redis(self, sha256: str) -> tuple[Principal | None, float]:
         """The shared answer and its age, told from what is left of its time to live: the server's clock, not ours."""

@@ -14,13 +14,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from shared.errors import (
+    BudgetExhausted,
     CallerError,
     InvalidRequest,
     NotFound,
     QueueFull,
+    RateLimited,
     SwitchboardError,
     Unavailable,
 )
+from shared.jobs import rfc3339
 from shared.telemetry import context
 
 log = structlog.get_logger(__name__)
@@ -36,6 +39,8 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
     code: str
     detail: str
     errors: list[dict[str, str]] = []
+    members: dict[str, str] = {}
+    """Further members of the body (RFC 9457 §3.2)."""
     headers: dict[str, str] = {}
 
 
@@ -50,7 +55,13 @@ def problem_of(error: Exception) -> Problem:
         case InvalidRequest():
             return Problem(status=error.status, code=error.code, detail=str(error), errors=error.faults)
         case CallerError():
-            return Problem(status=error.status, code=error.code, detail=str(error), headers=dict(error.headers))
+            return Problem(
+                status=error.status,
+                code=error.code,
+                detail=str(error),
+                headers=dict(error.headers),
+                members=_members(error),
+            )
         case Unavailable():
             # Which server, and where, is for our log. A full queue is the caller's business.
             detail = str(error) if isinstance(error, QueueFull) else "Something we need cannot be reached; try again."
@@ -61,8 +72,22 @@ def problem_of(error: Exception) -> Problem:
             return Problem(status=500, code="internal_error", detail="Something went wrong on our side.")
 
 
+def _members(error: CallerError) -> dict[str, str]:
+    match error:
+        case RateLimited():
+            return {"level": error.level}
+        case BudgetExhausted(resets_at_s=int(resets_at_s)):
+            return {"scope": error.scope, "resets_at": rfc3339(resets_at_s * 1_000_000)}
+        case BudgetExhausted():
+            return {"scope": error.scope}
+    return {}
+
+
 async def respond(request: Request, error: Exception) -> Response:
-    """The answer for `error`; the request log learns its code, and of a surprise the traceback."""
+    """The answer for `error`; the request log learns its code, and of a surprise the traceback.
+
+    A route leaves headers for whatever its answer will be in the scope, as `answer_headers`.
+    """
     problem = problem_of(error)
     context.bind(problem=problem.code)
     if problem.status == 500:
@@ -70,7 +95,8 @@ async def respond(request: Request, error: Exception) -> Response:
     elif problem.status == 503:
         log.warning("request_refused", reason=str(error))
     body = problem_body(problem, instance=request.url.path, request_id=request.scope.get("request_id"))
-    return Response(msgspec.json.encode(body), problem.status, problem.headers, MEDIA_TYPE)
+    headers = {**request.scope.get("answer_headers", {}), **problem.headers}
+    return Response(msgspec.json.encode(body), problem.status, headers, MEDIA_TYPE)
 
 
 def problem_body(problem: Problem, *, instance: str, request_id: str | None) -> dict[str, Any]:
@@ -83,6 +109,7 @@ def problem_body(problem: Problem, *, instance: str, request_id: str | None) -> 
         "instance": instance,
         "request_id": request_id,
     }
+    body |= problem.members
     if problem.errors:
         body["errors"] = problem.errors
     return body

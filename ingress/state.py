@@ -8,12 +8,14 @@ from starlette.requests import Request
 
 from agents.api import Agent
 from ingress.archive import Archive
-from ingress.auth import ApiKeys, Caller
+from ingress.auth import ApiKeys, Caller, known_by_key
 from ingress.notices import Notices
 from ingress.pressure import Pressure
 from ingress.problems import unknown_job
 from ingress.requests import header
+from ingress.strangers import Strangers
 from ingress.tokens import ReadTokens
+from shared.budgets import DeploymentBudgets
 from shared.config import Settings
 from shared.errors import Forbidden, Unauthorized
 from shared.ids import is_uuid
@@ -27,23 +29,21 @@ from shared.tenants import Terms
 @dataclass(frozen=True, kw_only=True)
 class Ingress:
     settings: Settings
+    budgets: DeploymentBudgets
     commands: Commands
     intake: Intake
     archive: Archive
     agents: Mapping[str, Agent]
     api_keys: ApiKeys
+    strangers: Strangers
     tokens: ReadTokens
     notices: Notices
     pressure: Pressure
 
     async def authenticate(self, request: Request, scope: Literal["chat", "admin", "operator"] = "chat") -> Caller:
-        """The caller by `Authorization: Bearer`. Raises Unauthorized, Forbidden or Unavailable."""
-        kind, _, key = header(request.scope, b"authorization").partition(" ")
-        if kind.lower() != "bearer" or not key.strip():
-            raise Unauthorized("An API key is needed: `Authorization: Bearer <key>`.")
-        sha256, principal = await self.api_keys.resolve(key.strip())
-        if principal is None:
-            raise Unauthorized("This API key is not valid.")
+        """The caller by `Authorization: Bearer`. Raises Unauthorized, RateLimited, Forbidden or Unavailable."""
+        attempt = self.strangers.attempt(request.scope)
+        sha256, principal = await known_by_key(self.api_keys, header(request.scope, b"authorization"), attempt)
         context.bind(tenant=principal.tenant)
         if not principal.may(scope):
             raise Forbidden(f"This API key lacks the scope `{scope}`.")
@@ -56,6 +56,7 @@ class Ingress:
             return await self.authenticate(request)
         tenant = self.tokens.tenant_of(token, request.path_params["job_id"])
         if tenant is None:
+            await self.strangers.attempt(request.scope).count()
             raise Unauthorized("This token does not open this job.")
         context.bind(tenant=tenant)
         return Caller(tenant, "", Terms())

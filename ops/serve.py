@@ -31,7 +31,7 @@ def serve(app: Starlette, settings: Settings) -> None:
         access_log=False,
         log_config=None,
         server_header=False,
-        proxy_headers=True,
+        proxy_headers=False,  # ingress.address reads them, of the proxies that settings trust
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=GRACEFUL_STOP_S,
     )

@@ -12,7 +12,8 @@ from typing import Literal
 import msgspec
 
 from shared import keys
-from shared.tenants import Budgets
+from shared.config import Settings
+from shared.tenants import NONE, Budgets, nano_usd
 
 ScopeKind = Literal["conversation", "user-month", "tenant-day", "tenant-month", "global-day", "global-month"]
 
@@ -44,6 +45,14 @@ class DeploymentBudgets(msgspec.Struct, frozen=True, kw_only=True):
 
     day_nano_usd: int | None = None
     month_nano_usd: int | None = None
+
+    @classmethod
+    def of(cls, settings: Settings) -> "DeploymentBudgets":
+        return cls(day_nano_usd=_limit(settings.global_day_usd), month_nano_usd=_limit(settings.global_month_usd))
+
+
+def _limit(amount: str) -> int | None:
+    return None if amount == NONE else nano_usd(amount)
 
 
 def scopes_of(

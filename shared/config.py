@@ -6,6 +6,7 @@ The unit is in the name. `.env.example` lists them all; a test keeps it equal to
 
 import os
 from collections.abc import Mapping
+from ipaddress import ip_network
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
@@ -14,6 +15,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from shared.errors import ConfigError
 from shared.faults import Fault, fault_of, shown, summary, unknown_names
+from shared.tenants import NONE, nano_usd
 
 PREFIX = "SWITCHBOARD_"
 MIN_SECRET_CHARS = 16
@@ -55,6 +57,32 @@ HttpUrl = Annotated[
         examples=["http://127.0.0.1:8002/v1"],
     ),
     AfterValidator(_address),
+]
+
+
+def _amount(value: str) -> str:
+    """Raises ValueError for what is neither `none` nor an amount."""
+    if value != NONE:
+        nano_usd(value)
+    return value
+
+
+def _networks(value: str) -> str:
+    """Raises ValueError for a part that is no network."""
+    for part in filter(None, (each.strip() for each in value.split(","))):
+        ip_network(part)
+    return value
+
+
+Usd = Annotated[
+    str,
+    Field(description="US dollars as a decimal number with at most 9 decimals, or none", examples=["50"]),
+    AfterValidator(_amount),
+]
+Networks = Annotated[
+    str,
+    Field(description="IP addresses or networks with commas between them", examples=["10.0.0.0/8,192.0.2.7"]),
+    AfterValidator(_networks),
 ]
 
 
@@ -113,6 +141,15 @@ class Settings(BaseSettings):
     idempotency_ttl_s: Positive = 86_400
     sdk_retry_ttl_s: Positive = 600
     """How long an SDK's own retry (no Idempotency-Key) finds the job of its first try."""
+    global_per_min: Annotated[int, Field(gt=0, le=1_000_000)] = 10_000
+    """Messages of all tenants together, but for those without limits; beyond it admission answers 429."""
+    unauthorized_per_min: Annotated[int, Field(gt=0, le=1_000_000)] = 30
+    """Requests without a valid API key of one client address; beyond it they get 429 instead of 401."""
+    trusted_proxies: Networks = ""
+    """Those whose `X-Forwarded-For` tells the client's address."""
+    global_day_usd: Usd = "50"
+    """What all tenants together may spend a day (UTC), but for those without limits."""
+    global_month_usd: Usd = NONE
     long_poll_max_s: Positive = 60
     sse_keepalive_s: Seconds = 15.0
     key_cache_ttl_s: Seconds = 1.0

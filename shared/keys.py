@@ -22,6 +22,7 @@
     sb:calls:<id>            hash    call id → ledger row (JSON) of calls whose rows Postgres does not have yet
     sb:idem:<tenant>:<hash>  string  `<job id> <fingerprint>`
     sb:apikey:<sha256>       string  JSON of the key's tenant, scopes and terms (shared.tenants)
+    sb:rate:<window>         list    moments (Unix µs) at which a rate window let something in (shared.rates)
     sb:spent:<scope>         hash    usd, usd_held, tok, tok_held of a budget scope (shared.budgets)
     sb:ended                 stream  ends of jobs that never started, with payload, until Postgres has them
     sb:deployment            string  id of the deployment this database belongs to
@@ -76,6 +77,11 @@ def idempotency(tenant: str, digest: str) -> str:
 
 def api_key(sha256: str) -> str:
     return f"sb:apikey:{sha256}"
+
+
+def rate(*parts: str) -> str:
+    """One rate window, e.g. `rate("user", tenant, user_id)`."""
+    return "sb:rate:" + ":".join(parts)
 
 
 def spent(*parts: str) -> str:

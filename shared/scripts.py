@@ -1,7 +1,7 @@
 """The Lua scripts, and typed stubs for those that ingress and operators call.
 
 A script is called by its SHA1; a server that does not know it (restart, flush, failover) gets the source once. Every
-script starts with `#!lua` flags, followed by `_prelude.lua` and, for those that take jobs, `_queue.lua`.
+script starts with `#!lua` flags, followed by `_prelude.lua` and what else of `lua/_*.lua` it is made of.
 """
 
 import hashlib
@@ -14,12 +14,17 @@ import msgspec
 from redis.exceptions import NoScriptError
 
 from shared import keys
+from shared.budgets import Scope
 from shared.config import Settings
 from shared.jobs import JobRecord, from_hash
+from shared.rates import UNLIMITED, Limits, Standing
 from shared.redis import Argument, Commands
 from shared.wire import MAX_MERGE_WINDOW_S, Event, Policy, TurnPayload, encode_turn
 
-_TAKES_JOBS = frozenset({"claim", "finish", "reap"})
+_PARTS = {
+    **dict.fromkeys(("claim", "finish", "reap"), "_queue.lua"),  # those that take jobs
+    **dict.fromkeys(("admit", "stranger"), "_rates.lua"),
+}
 
 
 class Script:
@@ -29,8 +34,8 @@ class Script:
         folder = files("shared") / "lua"
         flags, _, body = (folder / f"{name}.lua").read_text().partition("\n")
         parts = [flags, (folder / "_prelude.lua").read_text()]
-        if name in _TAKES_JOBS:
-            parts.append((folder / "_queue.lua").read_text())
+        if name in _PARTS:
+            parts.append((folder / _PARTS[name]).read_text())
         self.name = name
         self.source = "\n".join([*parts, body])
         self.sha = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
@@ -66,14 +71,18 @@ class Admission:
 
     `accepted`: queued, `position` 0 is the head of its conversation. `replayed`: `job_id` was accepted before.
     `mismatch`: the key was used with another body. `owner`: the conversation is another user's. `busy`: it has
-    unfinished messages and the policy is `reject`. `full`: try later.
+    unfinished messages and the policy is `reject`. `full`: try later. `limited`: a window is full (`refused_by`), the
+    one with the longest wait if several are. `spent`: a budget is (`refused_by`), the narrowest one.
     """
 
-    outcome: Literal["accepted", "replayed", "mismatch", "owner", "busy", "full"]
+    outcome: Literal["accepted", "replayed", "mismatch", "owner", "busy", "full", "limited", "spent"]
     job_id: str
     position: int
     created_us: int
     user_id: str | None
+    windows: tuple[Standing, ...] = ()
+    """Of those that were asked about, in their order, as they stand after this message."""
+    refused_by: Standing | Scope | None = None
 
 
 async def read_events(
@@ -107,8 +116,10 @@ class Intake:
         idempotency: Idempotency | None = None,
         policy: Policy = "queue",
         merge_window_s: float = 0.0,
+        limits: Limits = UNLIMITED,
     ) -> Admission:
-        """Accept one message. Repeating the call with the same `payload.job_id` is safe. Raises Unavailable.
+        """Accept one message. Repeating the call with the same `payload.job_id` is safe: it is counted once in the
+        windows of `limits`, as a repeated request is, and a refused one never. Raises Unavailable.
 
         With the policy `merge` it waits `merge_window_s` for another one, at most MAX_MERGE_WINDOW_S altogether.
         """
@@ -121,6 +132,7 @@ class Intake:
             keys.conversation(payload.tenant, payload.conversation_id),
             keys.owner(payload.tenant, payload.conversation_id),
             keys.idempotency(payload.tenant, repeat.digest),
+            *limits.keys,
         ]
         argv: list[Argument] = [
             payload.job_id,
@@ -136,12 +148,10 @@ class Intake:
             int(merge_window_s * 1000),
             int(MAX_MERGE_WINDOW_S * 1000),
             settings.result_ttl_s,
+            *limits.arguments,
             *_record_fields(payload),
         ]
-        outcome, job_id, position, created_us, user = await _admit(self._commands, names, argv)
-        return Admission(
-            outcome.decode(), job_id.decode(), position, int(created_us or 0), user.decode() if user else None
-        )
+        return _admission(limits, *await _admit(self._commands, names, argv))
 
     async def read(self, job_id: str) -> JobRecord | None:
         """The job as Redis knows it; None once forgotten (ask Postgres then) or never known. Raises Unavailable."""
@@ -158,6 +168,25 @@ class Intake:
 
 OWNER_TTL_S = 30 * 86_400
 """How long Redis remembers whose a conversation is after its last message; Postgres knows it for good."""
+
+
+def _admission(
+    limits: Limits,
+    outcome: bytes,
+    job_id: bytes,
+    position: int,
+    created_us: bytes,
+    user: bytes,
+    which: int,
+    *rooms: int,
+) -> Admission:
+    said: Any = outcome.decode()
+    windows = limits.standings(rooms)
+    refused_by: Standing | Scope | None = None
+    if which:
+        refused_by = windows[which - 1] if said == "limited" else limits.budgets[which - 1]
+    owner = user.decode() if user else None
+    return Admission(said, job_id.decode(), position, int(created_us or 0), owner, windows, refused_by)
 
 
 def _record_fields(payload: TurnPayload) -> list[Argument]:

@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
 from operator import attrgetter
-from typing import Any
+from typing import Any, get_args
 
 from ingress.openapi.describe import PROBLEM, Answer, Header, Schema, ref
 from ingress.problems import Problem, problem_body
+from shared.budgets import ScopeKind
+from shared.rates import Level
 
 _REQUEST_ID = Header(
     description="Names this request in our logs: the caller's `X-Request-ID`, where it sent a usable one.",
@@ -34,6 +36,21 @@ PROBLEM_SCHEMA: Schema = {
         "detail": {"type": "string", "description": "One sentence for a person."},
         "instance": {"type": "string", "description": "The path that was asked for."},
         "request_id": {"type": "string", "description": "Names this request in our logs."},
+        "level": {
+            "type": "string",
+            "description": "Of `rate_limited`: which window is full.",
+            "enum": list(get_args(Level)),
+        },
+        "scope": {
+            "type": "string",
+            "description": "Of `budget_exhausted`: which budget is spent.",
+            "enum": list(get_args(ScopeKind)),
+        },
+        "resets_at": {
+            "type": "string",
+            "format": "date-time",
+            "description": "Of `budget_exhausted`: when its period is over, where it has one.",
+        },
         "errors": {
             "type": "array",
             "description": "Every fault of the request, where it has faults.",
@@ -69,6 +86,11 @@ def _headers(headers: Mapping[str, Header]) -> dict[str, Any]:
         name: {"description": header.description, "required": header.always, "schema": header.schema}
         for name, header in every.items()
     }
+
+
+def with_headers(response: dict[str, Any], headers: Mapping[str, Header]) -> dict[str, Any]:
+    """The response object with more headers."""
+    return {**response, "headers": {**_headers(headers), **response["headers"]}}
 
 
 def problem_responses(problems: Sequence[Problem]) -> dict[str, Any]:

@@ -100,6 +100,8 @@ class Operation:
     """Further places whose errors callers get; those that the endpoint itself can reach are found without it."""
     raises: Sequence[Exception] = ()
     """Errors that no source shows so."""
+    headers: Mapping[str, Header] = field(default_factory=dict)
+    """Those that any of its answers may carry, refusals too."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,6 +19,7 @@ from ingress.openapi.describe import (
     ref,
 )
 from ingress.state import Ingress
+from ingress.strangers import Attempt
 
 _TEXT: Schema = {"type": "string"}
 _LOCATION = Header(description="The job's path.", schema={"type": "string", "format": "uri-reference"})
@@ -28,6 +29,22 @@ _POLL_AFTER = Header(
     always=False,
 )
 _OPEN = Header(description="`*`, where a read token was used.", schema={"const": "*"}, always=False)
+_COUNT: Schema = {"type": "string", "pattern": "^[0-9]+$"}
+_RATES = {
+    name: Header(description=description, schema=schema, always=False)
+    for name, description, schema in (
+        (
+            "RateLimit-Policy",
+            "Each of the tenant's windows: messages (`q`) in so many seconds (`w`). "
+            "The deployment's is named while it is full. Not for tenants without limits.",
+            _TEXT,
+        ),
+        ("RateLimit", "The tightest window: what is left (`r`), and after how many seconds it is more (`t`).", _TEXT),
+        ("X-RateLimit-Limit", "Messages that the tightest window holds.", _COUNT),
+        ("X-RateLimit-Remaining", "Messages it has room for.", _COUNT),
+        ("X-RateLimit-Reset", "Seconds until it has room for one more.", _COUNT),
+    )
+}
 _READING: tuple[Security, ...] = ("bearer", "read_token")
 _EVENT_ID = r"^(?:[0-9]{1,18}|ended)$"
 
@@ -57,7 +74,7 @@ _POST_MESSAGE = Operation(
         "The message becomes a job, and 202 means that it will end in one of its states, whatever happens to us. "
         "Messages of one conversation are answered in order.\n\n"
         "A repeat answers 200 with the job of the first try: the same `Idempotency-Key` (24 hours by default), or an "
-        "SDK's own retry of the same body."
+        "SDK's own retry of the same body. It is no further message to any limit, and neither is a refused one."
     ),
     security=("bearer",),
     scope="chat",
@@ -115,6 +132,7 @@ _POST_MESSAGE = Operation(
         ),
     },
     raised_by=(Ingress.authenticate, parse_message),
+    headers=_RATES,
 )
 
 _GET_JOB = Operation(
@@ -263,5 +281,5 @@ INGRESS = Api(
         **pieces.documents(),
     },
     components=components,
-    secured_by=(Ingress.authenticate,),
+    secured_by=(Ingress.authenticate, Attempt.count),
 )

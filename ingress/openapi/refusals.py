@@ -16,6 +16,8 @@ from ingress.problems import Problem, problem_of
 from shared.errors import CallerError, SwitchboardError, Unavailable
 
 _OURS = frozenset({"ingress", "ops", "shared"})
+SHOWN: Mapping[str, Any] = {"level": "user", "retry_after_s": 12, "scope": "user-month", "resets_at_s": 1_796_083_200}
+"""What an error tells that only a run knows, for the example."""
 A_FAULT = {"field": "user_id", "message": "must consist of printable characters"}
 
 
@@ -65,11 +67,12 @@ def _is_near(target: Any, function: Callable[..., Any]) -> bool:
 
 
 def _error(kind: type[SwitchboardError], call: ast.Call, names: Mapping[str, Any]) -> SwitchboardError:
-    texts = [_value(argument, names) for argument in call.args]
+    texts = ["…" if (text := _value(argument, names)) is None else text for argument in call.args]
     options = {keyword.arg: _value(keyword.value, names) for keyword in call.keywords if keyword.arg}
     if "faults" in options:
         options["faults"] = [A_FAULT]
-    return kind(*texts, **{name: value for name, value in options.items() if value is not None})
+    known = {name: SHOWN.get(name) if value is None else value for name, value in options.items()}
+    return kind(*texts, **{name: value for name, value in known.items() if value is not None})
 
 
 def _value(node: ast.expr, names: Mapping[str, Any]) -> Any:

@@ -21,6 +21,7 @@ from ingress.openapi.serve import Published, docs, openapi_json
 from ingress.problems import EXCEPTION_HANDLERS
 from ingress.request_log import RequestLog
 from ingress.responses import json_response
+from ingress.strangers import Strangers
 from ops.console.load import Load
 from ops.console.openapi.operations import CONSOLE
 from ops.console.routes.dead import DeadJobResource, DeadJobsRetry, list_dead_jobs, retry_dead_job
@@ -139,6 +140,7 @@ async def opened(settings: Settings) -> AsyncIterator[Console]:
             settings=settings,
             commands=commands,
             api_keys=api_keys,
+            strangers=Strangers(commands, settings),
             keys=keys,
             queues=names,
             load=Load(commands, names, slots_per_worker=settings.worker_concurrency, books=books),

@@ -9,14 +9,15 @@ from dataclasses import dataclass
 
 from starlette.requests import Request
 
-from ingress.auth import ApiKeys, Principal, principal_of
+from ingress.auth import ApiKeys, Principal, known_by_key, principal_of
+from ingress.strangers import Strangers
 from ops.console.load import Load
 from ops.dead.desk import Desk
 from ops.tenants.books import TenantBooks
 from ops.usage.books import UsageBooks
 from shared.config import Settings
 from shared.db import Pool
-from shared.errors import Forbidden, InvalidRequest, Unauthorized
+from shared.errors import Forbidden, InvalidRequest
 from shared.ids import is_uuid
 from shared.redis import Commands
 from shared.telemetry import context
@@ -54,6 +55,7 @@ class Console:
     settings: Settings
     commands: Commands
     api_keys: ApiKeys
+    strangers: Strangers
     keys: KeyBooks
     queues: Sequence[str]
     load: Load
@@ -96,12 +98,8 @@ class Console:
         return self.usage_of_tenant if self.desk(visitor) is self.of_tenant else self.usage_of_all
 
     async def _principal(self, request: Request) -> tuple[str, Principal]:
-        kind, _, key = request.headers.get("authorization", "").partition(" ")
-        if kind.lower() != "bearer" or not key.strip():
-            raise Unauthorized("An API key is needed: `Authorization: Bearer <key>`.")
-        sha256, principal = await self.api_keys.resolve(key.strip())
-        if principal is None:
-            raise Unauthorized("This API key is not valid.")
+        attempt = self.strangers.attempt(request.scope)
+        sha256, principal = await known_by_key(self.api_keys, request.headers.get("authorization", ""), attempt)
         context.bind(tenant=principal.tenant, key=sha256[:BY_LENGTH])
         return sha256, principal
 

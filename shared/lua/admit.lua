@@ -1,40 +1,61 @@
 #!lua
--- Accept one chat job: idempotency, depth, ownership, policy, then every write. Checked first, written after, so a
--- refusal leaves nothing. Atomic because two deliveries of one message, or two messages of one conversation, may race
--- here, and a worker that claims the one before.
+-- Accept one chat job: idempotency, depth, ownership, policy, rates, budgets, then every write. Checked first, written
+-- after, so a refusal leaves nothing. Atomic because two deliveries of one message, or two messages of one conversation,
+-- may race here, and a worker that claims the one before; and because a window must not fill between look and entry.
 -- No allow-oom flag: a full Redis refuses before the first write.
 -- KEYS  1 queue · 2 job record · 3 arq job · 4 conversation list · 5 conversation owner · 6 idempotency (may be unused)
+--       7.. rate windows (_rates.lua), then what budgets have spent (shared/budgets.py)
 -- ARGV  1 id · 2 payload · 3 ttl_ms · 4 max_depth · 5 user ('' = whoever owns the conversation) · 6 owner_ttl_s
 --       7 idempotency mode: none | key | sdk-first | sdk-retry · 8 idempotency ttl_ms · 9 fingerprint
 --       10 policy: queue | merge | interrupt | reject · 11 merge window_ms · 12 longest merge window_ms
---       13 result_ttl_s · 14.. record fields, name and value in turn, of which the first is the tenant, the second the
---       agent
--- Returns {outcome, id, position, created_us, user}; outcome: accepted | replayed | mismatch | owner | busy | full
+--       13 result_ttl_s · 14 number of windows · two for each further key: of a window its limit and length_us, of a
+--       budget the nano-USD and the tokens at which it is spent ('': any amount) · then record fields, name and value in
+--       turn, of which the first is the tenant, the second the agent
+-- Returns {outcome, id, position, created_us, user, which, room, µs, room, µs ...}; outcome: accepted | replayed |
+-- mismatch | owner | busy | full | limited | spent; which: of the windows or budgets said no, from 1 on; for each window
+-- the entries it has room for now, and µs until there is room for one more
 local queue, id, list, user, mode, policy = KEYS[1], ARGV[1], KEYS[4], ARGV[5], ARGV[7], ARGV[10]
-local result_ttl_s, tenant, agent = ARGV[13], ARGV[15], ARGV[17]
+local windows, fields = tonumber(ARGV[14]), 15 + 2 * (#KEYS - 6)
+local result_ttl_s, tenant, agent = ARGV[13], ARGV[fields + 1], ARGV[fields + 3]
 local now_ms, now_us = clock()
+
+local rooms, newest, full = {}, {}, 0 -- full: the window whose wait is the longest
+for n = 1, windows do
+  local limit, length_us = tonumber(ARGV[13 + 2 * n]), tonumber(ARGV[14 + 2 * n])
+  local room, left_us, last = look(KEYS[6 + n], limit, length_us, now_us)
+  rooms[2 * n - 1], rooms[2 * n], newest[n] = room, left_us, last
+  if room < 1 and (full == 0 or left_us > rooms[2 * full]) then full = n end
+end
+local function answer(outcome, job, which, position, created_us, owner)
+  return { outcome, job, position or 0, created_us or '', owner or '', which or 0, unpack(rooms) }
+end
 
 if redis.call('EXISTS', KEYS[2]) == 1 then -- this very call again, its first answer was lost
   local v = redis.call('HMGET', KEYS[2], 'created_us', 'user')
-  return { 'accepted', id, redis.call('LPOS', list, id) or 0, v[1], v[2] }
+  return answer('accepted', id, 0, redis.call('LPOS', list, id), v[1], v[2])
 end
 
 if mode == 'key' or mode == 'sdk-retry' then
   local seen = redis.call('GET', KEYS[6])
   if seen then
     local job, fingerprint = string.match(seen, '^(%S+) (%S+)$')
-    if fingerprint == ARGV[9] then return { 'replayed', job, 0, '', '' } end
-    return { 'mismatch', job, 0, '', '' }
+    return answer(fingerprint == ARGV[9] and 'replayed' or 'mismatch', job)
   end
 end
 
-if redis.call('ZCARD', queue .. ':expiry') >= tonumber(ARGV[4]) then return { 'full', id, 0, '', '' } end
+if redis.call('ZCARD', queue .. ':expiry') >= tonumber(ARGV[4]) then return answer('full', id) end
 
 local owner = redis.call('GET', KEYS[5])
-if owner and user ~= '' and owner ~= user then return { 'owner', id, 0, '', '' } end
+if owner and user ~= '' and owner ~= user then return answer('owner', id) end
 if user == '' then user = owner or '' end
-if policy == 'reject' and redis.call('EXISTS', list) == 1 then return { 'busy', id, 0, '', '' } end
-if policy == 'interrupt' and redis.call('LLEN', list) > BATCH then return { 'full', id, 0, '', '' } end
+if policy == 'reject' and redis.call('EXISTS', list) == 1 then return answer('busy', id) end
+if policy == 'interrupt' and redis.call('LLEN', list) > BATCH then return answer('full', id) end
+if full > 0 then return answer('limited', id, full) end
+local function is_spent(amount, most) return most ~= '' and tonumber(amount or 0) >= tonumber(most) end
+for n = windows + 1, #KEYS - 6 do
+  local v = redis.call('HMGET', KEYS[6 + n], 'usd', 'tok')
+  if is_spent(v[1], ARGV[13 + 2 * n]) or is_spent(v[2], ARGV[14 + 2 * n]) then return answer('spent', id, n - windows) end
+end
 
 local TAKEN_IN = 20 -- most messages one turn takes in
 local INTERRUPTED = '{"code":"cancelled","message":"interrupted by a newer message"}'
@@ -114,7 +135,11 @@ local function interrupt()
 end
 
 redis.call('HSET', KEYS[2], 'state', 'queued', 'queue', queue, 'created_us', now_us, 'user', user,
-  unpack(ARGV, 14))
+  unpack(ARGV, fields))
+for n = 1, windows do
+  let_in(KEYS[6 + n], tonumber(ARGV[14 + 2 * n]), now_us, newest[n])
+  rooms[2 * n - 1] = rooms[2 * n - 1] - 1
+end
 redis.call('SET', KEYS[3], ARGV[2])
 if user ~= '' then redis.call('SET', KEYS[5], user, 'EX', ARGV[6]) end
 if mode ~= 'none' then redis.call('SET', KEYS[6], id .. ' ' .. ARGV[9], 'PX', ARGV[8]) end
@@ -132,4 +157,4 @@ redis.call('ZADD', queue .. ':expiry', expires_ms, id)
 
 local position = redis.call('RPUSH', list, id) - 1
 if position == 0 and not has_place then make_eligible(queue, tenant, id, due_ms, now_ms) end
-return { 'accepted', id, position, now_us, user }
+return answer('accepted', id, 0, position, now_us, user)

@@ -62,6 +62,12 @@ def test_accepting_a_job_takes_one_round_trip_and_stock_arq_three(found: Found) 
     assert (accept["ours"], accept["stock"]) == ([1.0], [3.0])
 
 
+def test_a_message_under_every_limit_takes_one_round_trip_too(found: Found) -> None:
+    (trips,) = [row for row in found["limits"] if row["unit"] == "round trips"]
+
+    assert (trips["ours"], trips["stock"]) == ([1.0], [1.0])
+
+
 def test_running_a_job_takes_round_trips_that_were_counted(found: Found) -> None:
     for figure in found["roundtrips"]:
         assert figure["ours"][0] > 0, figure["name"]

@@ -54,6 +54,24 @@ def faults_of(monkeypatch: pytest.MonkeyPatch, **given: str) -> str:
             "for example SWITCHBOARD_QUEUE=default",
         ),
         (
+            "SWITCHBOARD_GLOBAL_DAY_USD",
+            "-1",
+            "SWITCHBOARD_GLOBAL_DAY_USD='-1': must be US dollars as a decimal number with at most 9 decimals, or none, "
+            "for example SWITCHBOARD_GLOBAL_DAY_USD=50",
+        ),
+        (
+            "SWITCHBOARD_GLOBAL_MONTH_USD",
+            "1e3",
+            "SWITCHBOARD_GLOBAL_MONTH_USD='1e3': must be US dollars as a decimal number with at most 9 decimals, "
+            "or none, for example SWITCHBOARD_GLOBAL_MONTH_USD=none",
+        ),
+        (
+            "SWITCHBOARD_TRUSTED_PROXIES",
+            "10.0.0.1/8",
+            "SWITCHBOARD_TRUSTED_PROXIES='10.0.0.1/8': must be IP addresses or networks with commas between them, "
+            "for example SWITCHBOARD_TRUSTED_PROXIES=10.0.0.0/8,192.0.2.7",
+        ),
+        (
             "SWITCHBOARD_RETRY_BASE_S",
             "50",
             "SWITCHBOARD_RETRY_BASE_S='50.0': must be at most SWITCHBOARD_RETRY_CAP_S=30.0, "

@@ -9,8 +9,10 @@ import pytest
 from redis.asyncio import Redis
 
 from ingress.auth import ApiKeys, Principal
+from ingress.strangers import Strangers
 from shared import keys
-from shared.errors import Unavailable
+from shared.config import Settings
+from shared.errors import RateLimited, Unavailable
 from shared.redis import Commands
 from tests.conftest import Database, Eventually
 from tests.ingress.harness import MESSAGES, Running, sha256
@@ -172,14 +174,67 @@ async def test_the_cache_is_bounded(redis_url: str, monkeypatch: pytest.MonkeyPa
         assert archive.asked == 6
 
 
+STRANGERS_PER_MIN = 30
+
+
+async def test_a_flood_of_wrong_keys_reaches_postgres_thirty_times(redis_url: str) -> None:
+    """At the same time too: each is counted before its question."""
+    async with api_keys(redis_url, Archive("a")) as (known, archive):
+        asked = [known.resolve(f"key-that-is-none-{n}") for n in range(200)]
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        assert archive.asked == STRANGERS_PER_MIN
+        assert sum(isinstance(answer, RateLimited) for answer in answers) == 200 - STRANGERS_PER_MIN
+        with pytest.raises(RateLimited):
+            await known.resolve("key-that-is-none-at-all")
+        assert (await known.resolve("key-of-nobody", address="192.0.2.2"))[1] is None
+        assert archive.asked == STRANGERS_PER_MIN + 1
+
+
+async def test_valid_keys_are_not_counted_and_pass_when_they_are_known(redis_url: str, redis: Redis) -> None:
+    tenants = [f"t{n}" for n in range(40)]
+    async with api_keys(redis_url, Archive(*tenants)) as (known, _archive):
+        for tenant in tenants:
+            assert (await known.resolve(f"key-of-{tenant}"))[1] == Principal(tenant, ["chat"])
+        assert await redis.keys("sb:rate:*") == []
+    async with api_keys(redis_url, Archive(*tenants, "new"), ttl_s=0.01) as (known, _archive):
+        for n in range(STRANGERS_PER_MIN):
+            await known.resolve(f"key-that-is-none-{n}")
+        for _ in range(2):  # known to Redis, then to the process as well, both for longer than they may be used unasked
+            for tenant in tenants:
+                assert (await known.resolve(f"key-of-{tenant}"))[1] == Principal(tenant, ["chat"])
+        with pytest.raises(RateLimited):
+            await known.resolve("key-of-new")
+
+
+async def test_a_question_that_postgres_could_not_answer_is_not_counted(redis_url: str, redis: Redis) -> None:
+    async with api_keys(redis_url, Archive("a")) as (known, archive):
+        archive.down = True
+        for n in range(STRANGERS_PER_MIN + 5):
+            with pytest.raises(Unavailable):
+                await known.resolve(f"key-of-somebody-{n}")
+        assert await redis.keys("sb:rate:*") == []
+
+
+class Asking:
+    """`ApiKeys`, asked from one address."""
+
+    def __init__(self, keys: ApiKeys, strangers: Strangers) -> None:
+        self._keys, self._strangers = keys, strangers
+
+    async def resolve(self, key: str, address: str = "192.0.2.1") -> tuple[str, Principal | None]:
+        scope = {"type": "http", "client": (address, 1), "headers": []}
+        return await self._keys.resolve(key, self._strangers.attempt(scope))
+
+
 class api_keys:  # noqa: N801 - reads as a function
     def __init__(self, url: str, archive: Archive, *, ttl_s: float = 5.0) -> None:
         self._commands = Commands(Redis.from_url(url))
         self._archive = archive
         self._keys = ApiKeys(self._commands, archive, ttl_s=ttl_s)
+        self._strangers = Strangers(self._commands, Settings.read({"REDIS_URL": url}))
 
-    async def __aenter__(self) -> tuple[ApiKeys, Archive]:
-        return self._keys, self._archive
+    async def __aenter__(self) -> tuple[Asking, Archive]:
+        return Asking(self._keys, self._strangers), self._archive
 
     async def __aexit__(self, *_: object) -> None:
         await self._keys.aclose()

@@ -71,6 +71,19 @@ def test_every_example_is_what_its_schema_says(api: Api, routes: list[BaseRoute]
 
 
 @both
+def test_every_problem_is_shown_with_a_sentence_or_with_dots(api: Api, routes: list[BaseRoute]) -> None:
+    details = {
+        example["value"]["detail"]
+        for operation in operations_of(build(api, routes, SETTINGS))
+        for status, answer in operation["responses"].items()
+        if int(status) >= 400 and "application/problem+json" in answer.get("content", {})
+        for example in content_of(answer)["examples"].values()
+    }
+    assert not details & {"", "None"}
+    assert len(details) > 5
+
+
+@both
 def test_operations_have_words_ids_of_their_own_and_known_tags(api: Api, routes: list[BaseRoute]) -> None:
     document = build(api, routes, SETTINGS)
     operations = list(operations_of(document))
@@ -195,6 +208,10 @@ def test_the_ways_to_refuse_a_message_are_all_there(ingress: Document) -> None:
     assert codes["409"] == {"conversation_busy"}
     assert codes["422"] == {"invalid_request", "idempotency_mismatch", "conversation_owner"}
     assert codes["503"] == {"queue_full", "unavailable"}
+    assert (codes["402"], codes["429"]) == ({"budget_exhausted"}, {"rate_limited"})
+    assert answers["429"]["headers"]["retry-after"]["required"]
+    for answer in answers.values():
+        assert {"RateLimit", "RateLimit-Policy", "X-RateLimit-Remaining"} <= answer["headers"].keys()
     assert "x-should-retry" in answers["409"]["headers"]
     assert "retry-after" in answers["503"]["headers"]
 

@@ -242,3 +242,9 @@ async def test_others_see_nothing(console: Clients, key: str | None) -> None:
             ("DELETE", f"/v1/keys/{sha256('sk-chat-only')[:12]}"),
         ):
             assert (await client.request(method, path, json={})).status_code == status, (method, path)
+
+
+async def test_requests_without_a_valid_key_are_limited_by_address_here_too(console: Clients) -> None:
+    async with console("sk-of-nobody") as stranger:
+        statuses = [(await stranger.get("/v1/tenants")).status_code for _ in range(31)]
+    assert statuses == [401] * 30 + [429]

@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from ingress.openapi import pieces
 from ingress.openapi.describe import Answer, Api, Body, Operation, Parameter, listing, record, ref
 from ingress.openapi.schemas import filled, of_model
+from ingress.strangers import Attempt
 from ops.console.asks import ListQuery, OneQuery
 from ops.console.openapi import tenants
 from ops.console.openapi.components import CURSOR, DETAIL, DIED, RETRIED, STATS, components
@@ -224,5 +225,5 @@ CONSOLE = Api(
         **pieces.documents(),
     },
     components=components,
-    secured_by=(Console.authenticate,),
+    secured_by=(Console.authenticate, Attempt.count),
 )

@@ -1,0 +1,111 @@
+"""What limits a message: the windows and budgets it must pass, and what its sender is told of them.
+
+`limits_of` is asked with the caller's terms before admission; a channel names its `endpoint`. `rate_headers` goes on
+every answer that comes after admission. Of the deployment's window a tenant learns nothing while it has room: how full
+it is, is what others send.
+"""
+
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from typing import Literal
+
+from shared import keys
+from shared.budgets import DeploymentBudgets, Scope, scopes_of
+from shared.jobs import rfc3339
+from shared.rates import UNLIMITED, Limits, Standing, Window
+from shared.tenants import Terms
+
+Endpoint = Literal["webhook", "flows"]
+"""A way in with a limit of its own for each user."""
+
+MINUTE_S, HOUR_S = 60, 3_600
+_WHOSE = {
+    "user": "messages of this user",
+    "tier": "messages of this user, for its tier",
+    "endpoint": "messages of this user through this endpoint",
+    "tenant": "messages of this tenant",
+    "global": "messages of the whole deployment",
+}
+_BUDGETS = {
+    "conversation": "The budget of this conversation is spent.",
+    "user-month": "The user's budget of this month is spent.",
+    "tenant-day": "The tenant's budget of this day is spent.",
+    "tenant-month": "The tenant's budget of this month is spent.",
+    "global-day": "The deployment's budget of this day is spent.",
+    "global-month": "The deployment's budget of this month is spent.",
+}
+
+
+def limits_of(
+    terms: Terms,
+    deployment: DeploymentBudgets,
+    *,
+    tenant: str,
+    user_id: str | None,
+    conversation_id: str,
+    at_ms: int,
+    global_per_min: int,
+    endpoint: Endpoint | None = None,
+) -> Limits:
+    """Those of one message, the narrowest first. A tenant without limits has none and is not counted either.
+
+    `at_ms` is our own clock: around the turn of a month it says whose budget is asked. The worker decides once more, by
+    the id of each call.
+    """
+    if terms.unlimited:
+        return UNLIMITED
+    windows = [*_of_user(terms, tenant, user_id, endpoint)] if user_id is not None else []
+    windows.append(Window("tenant", keys.rate("tenant", tenant), terms.rates.tenant_per_min, MINUTE_S))
+    windows.append(Window("global", keys.rate("global"), global_per_min, MINUTE_S))
+    scopes = scopes_of(
+        terms.budgets, deployment, tenant=tenant, user_id=user_id, conversation_id=conversation_id, at_ms=at_ms
+    )
+    limited = (each for each in scopes if each.budget_nano_usd is not None or each.budget_tokens is not None)
+    return Limits(tuple(windows), tuple(limited))
+
+
+def _of_user(terms: Terms, tenant: str, user_id: str, endpoint: Endpoint | None) -> Iterable[Window]:
+    rates = terms.rates
+    yield Window("user", keys.rate("user", tenant, user_id), rates.user_per_min, MINUTE_S)
+    if endpoint is not None:
+        limit = rates.webhook_user_per_min if endpoint == "webhook" else rates.flows_user_per_min
+        yield Window("endpoint", keys.rate("endpoint", endpoint, tenant, user_id), limit, MINUTE_S)
+    tier = terms.tier_of(user_id)
+    if tier is not None:
+        yield Window("tier", keys.rate("tier", tenant, user_id), rates.tier_per_hour.of(tier), HOUR_S)
+
+
+def rate_headers(windows: Sequence[Standing]) -> dict[str, str]:
+    """`RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers-11), and `X-RateLimit-*`, whose reset
+    is in seconds too. Empty without windows."""
+    shown = [each for each in windows if each.window.level != "global" or each.remaining == 0]
+    if not shown:
+        return {}
+    tightest = min(shown, key=lambda each: (each.remaining, -each.left_us))
+    window, reset_s = tightest.window, str(tightest.left_s)
+    return {
+        "ratelimit-policy": _policy(
+            tuple((each.window.level, each.window.limit, each.window.length_s) for each in shown)
+        ),
+        "ratelimit": f'"{window.level}";r={tightest.remaining};t={reset_s}',
+        "x-ratelimit-limit": str(window.limit),
+        "x-ratelimit-remaining": str(tightest.remaining),
+        "x-ratelimit-reset": reset_s,
+    }
+
+
+@lru_cache(maxsize=1_024)
+def _policy(windows: tuple[tuple[str, int, int], ...]) -> str:
+    return ", ".join(f'"{level}";q={max(limit, 0)};w={length_s}' for level, limit, length_s in windows)
+
+
+def too_many(full: Standing) -> str:
+    """Why, for a person."""
+    window = full.window
+    return f"Too many {_WHOSE[window.level]}: at most {window.limit} in {window.length_s} s."
+
+
+def spent(scope: Scope) -> str:
+    """Why, for a person; no amount, which may be that of others."""
+    until = "" if scope.ends_at_s is None else f" It is renewed at {rfc3339(scope.ends_at_s * 1_000_000)}."
+    return _BUDGETS[scope.kind] + until
