@@ -129,6 +129,10 @@ class Agent:
     temperature: ClassVar[float | None] = None
     timeout_s: ClassVar[float] = 120.0
     """Bound of one attempt."""
+    cache: ClassVar[bool] = True
+    """Whether the same question may get the same answer again, for some minutes and within one tenant. Only a prompt
+    of nothing but `system_prompt` and the user's message is the same question: what a prompt adds (history, a name, the
+    date) is never shared. Set it to False where each answer must be a new one."""
     queue: ClassVar[str] = "default"
     """Queue its jobs wait in; give an agent its own to scale its workers alone."""
 

@@ -186,6 +186,16 @@ class Settings(BaseSettings):
     """Longest silence between two pieces of a streamed reply."""
     max_tokens: Positive = 500
 
+    # the response cache
+    cache_ttl_s: Annotated[int, Field(ge=0, le=86_400)] = 300
+    """How long an answer is given again to the same question, unless its tenant says otherwise. 0: no cache at all."""
+    cache_stale_s: Annotated[int, Field(ge=0, le=604_800)] = 3_600
+    """How long it is kept after that, for replies when no model can be asked."""
+    cache_max_bytes: Positive = 67_108_864
+    """All kept answers together; the oldest make room."""
+    cache_redis_url: RedisUrl | None = None
+    """Where answers are kept; the Redis of the queue when not given."""
+
     # Postgres
     db_pool_size: Positive = 10
     db_prepared_statements: bool = True

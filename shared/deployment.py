@@ -20,8 +20,8 @@ class Deployment(NamedTuple):
     """staging or production once a release said so; None: any."""
 
 
-async def claim(commands: Commands, pool: Pool, environment: Environment) -> None:
-    """Raises ConfigError when either server belongs to another deployment, Unavailable when one does not answer."""
+async def claim(commands: Commands, pool: Pool, environment: Environment) -> Deployment:
+    """This process's own. Raises ConfigError when a server is another deployment's, Unavailable when one is away."""
     mine = await of_database(pool)
     if fault := foreign_environment(mine, environment):
         raise ConfigError(fault)
@@ -31,6 +31,7 @@ async def claim(commands: Commands, pool: Pool, environment: Environment) -> Non
         found = await of_redis(commands)
     if fault := foreign_redis(mine, found):
         raise ConfigError(fault)
+    return mine
 
 
 async def of_database(pool: Pool) -> Deployment:

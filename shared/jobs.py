@@ -80,6 +80,8 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
     reply: str | None = None
     incomplete: str | None = None
     """Why the reply is cut short: `max_output_tokens`."""
+    cache: str | None = None
+    """`exact`: the reply was there already, from the same question asked before."""
     error: JobError | None = None
     usage: Usage | None = None
     cost_nano_usd: int | None = None
@@ -102,6 +104,7 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
             "user_id": self.user_id,
             "reply": self.reply,
             "incomplete": self.incomplete,
+            "cache": self.cache,
             "error": None if self.error is None else msgspec.to_builtins(self.error),
             "attempts": self.attempts,
             "position": self.position,
@@ -146,6 +149,7 @@ def from_hash(job_id: str, fields: dict[bytes, bytes], position: int | None) -> 
         position=None if state.ended else position,
         reply=None if reply is None else reply.decode(),
         incomplete=text(b"incomplete"),
+        cache=text(b"cache"),
         error=msgspec.json.decode(error, type=JobError) if error else None,
         usage=msgspec.json.decode(usage, type=Usage) if usage else None,
         cost_nano_usd=number(b"cost_nano_usd"),

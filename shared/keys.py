@@ -24,6 +24,10 @@
     sb:apikey:<sha256>       string  JSON of the key's tenant, scopes and terms (shared.tenants)
     sb:rate:<window>         list    moments (Unix µs) at which a rate window let something in (shared.rates)
     sb:spent:<scope>         hash    usd, usd_held, tok, tok_held of a budget scope (shared.budgets)
+    sb:cache:<tenant>:<hash> string  `<kept at, Unix ms> <answer (JSON)>` of the response cache; expires by itself
+    sb:flight:<tenant>:<hash> string token of whoever asks a model for such an answer now; `-`: all ask by themselves
+    sb:cached:order          zset    answers → kept at, Unix ms: the oldest make room
+    sb:cached:sizes          hash    answers → bytes; the empty name: all together
     sb:ended                 stream  ends of jobs that never started, with payload, until Postgres has them
     sb:deployment            string  id of the deployment this database belongs to
     sb:scrape                zset    `<queue> <host>:<port>` of a worker's /metrics → Unix s until which it holds
@@ -35,6 +39,8 @@ ENDED = "sb:ended"
 DEPLOYMENT = "sb:deployment"
 PROBE = "sb:probe"
 SCRAPE = "sb:scrape"
+CACHED_ORDER = "sb:cached:order"
+CACHED_SIZES = "sb:cached:sizes"
 
 
 def queue(name: str) -> str:
@@ -87,6 +93,14 @@ def rate(*parts: str) -> str:
 def spent(*parts: str) -> str:
     """The counter of one budget scope, e.g. `spent("month", tenant, "202611")`."""
     return "sb:spent:" + ":".join(parts)
+
+
+def cached(tenant: str, digest: str) -> str:
+    return f"sb:cache:{tenant}:{digest}"
+
+
+def flight(tenant: str, digest: str) -> str:
+    return f"sb:flight:{tenant}:{digest}"
 
 
 def notify_channel(job_id: str) -> str:

@@ -95,6 +95,8 @@ class TenantSettings(msgspec.Struct, frozen=True, kw_only=True):
     escalation_webhook: str | None = None
     greeting: str | None = None
     retention_days: int = 90
+    cache_ttl_s: int | None = None
+    """How long an answer is given again to the same question; 0: never, None: as the deployment has it."""
     cors_origins: tuple[str, ...] = ()
 
     def terms(self, version: int) -> "Terms":

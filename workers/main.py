@@ -15,6 +15,8 @@ from shared.db import Pool, open_pool
 from shared.errors import ConfigError
 from shared.redis import Commands, check_server, connect
 from shared.telemetry.metrics import REGISTRY, vitals
+from workers.cache.flight import Cache
+from workers.cache.opened import open_cache
 from workers.ledger import prices, tokens
 from workers.maintenance.ends import EndsWriter
 from workers.metrics import WorkerState, expect
@@ -61,14 +63,15 @@ async def open_worker(settings: Settings) -> AsyncIterator[LeaseWorker]:
         stack.push_async_callback(pool.close)
         commands = Commands(redis)
         stack.push_async_callback(commands.aclose)
-        await deployment.claim(commands, pool, settings.environment)
+        mine = await deployment.claim(commands, pool, settings.environment)
         agents = registry.load()
         expect(agents)
         models = open_models(settings)
         stack.push_async_callback(close_models, models)
         _check_models(agents, models)
         tokens.load()
-        worker = _wire(settings, commands, pool, agents, models)
+        cache = await stack.enter_async_context(open_cache(settings, commands, deployment=mine.id))
+        worker = _wire(settings, commands, pool, agents, models, cache)
         await stack.enter_async_context(observed(settings, worker, commands, pool))
         stack.push_async_callback(worker.close)
         yield worker
@@ -91,9 +94,14 @@ async def observed(settings: Settings, worker: LeaseWorker, commands: Commands, 
 
 
 def _wire(
-    settings: Settings, commands: Commands, pool: Pool, agents: Mapping[str, Agent], models: Mapping[str, OpenModel]
+    settings: Settings,
+    commands: Commands,
+    pool: Pool,
+    agents: Mapping[str, Agent],
+    models: Mapping[str, OpenModel],
+    cache: Cache | None,
 ) -> LeaseWorker:
-    desk = _Desk()
+    desk = _Desk(cache)
     runner = TurnRunner(
         settings,
         agents=agents,
@@ -115,6 +123,9 @@ class _Desk:
     """`workers.turn.answer.Desk` over the worker's queue."""
 
     worker: LeaseWorker
+
+    def __init__(self, cache: Cache | None) -> None:
+        self.cache = cache
 
     async def book(self, job: Claimed, rows: Mapping[str, bytes]) -> bool:
         return await self.worker.scripts.book(job, rows)

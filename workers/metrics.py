@@ -7,7 +7,7 @@ what it counted since the last scrape with it.
 
 from collections.abc import Iterable
 
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -43,6 +43,13 @@ _tokens = _counter("model_tokens", "Tokens; cached and cache_write are part of i
                    "agent", "provider", "model", "kind")  # fmt: skip
 _cost = _counter("model_cost_usd", "Charged by the price list, in USD.", "agent", "provider", "model")
 
+cache_lookups = _counter("cache_lookups", "Questions that may have a kept answer.", "agent", "result")
+cache_wait = _histogram("cache_wait", "From the question to the kept answer.", "agent")
+cache_saved = _counter("cache_saved_usd", "What kept answers would have cost, in USD.", "agent", "provider", "model")
+cache_evictions = _counter("cache_evictions", "Answers dropped before their time, for want of room.")
+cache_failures = _counter("cache_failures", "Times the cache's server did not answer.")
+cache_bytes = Gauge("switchboard_cache_bytes", "All kept answers, when one was added last.", registry=REGISTRY)
+
 
 def expect(agents: Iterable[str]) -> None:
     """Zeros for what alerts watch: in a counter that appears as 1 Prometheus sees no increase."""
@@ -74,6 +81,11 @@ def count_call(row: LedgerRow, agent: str) -> None:
         if tokens:
             child(_tokens, agent, *where, kind).inc(tokens)
     child(_cost, agent, *where).inc(row.cost_nano_usd / NANO)
+
+
+def count_saved(row: LedgerRow) -> None:
+    """A row of a kept answer: no call, so it counts among none of theirs."""
+    child(cache_saved, row.agent, row.provider, row.model).inc(row.saved_nano_usd / NANO)
 
 
 class WorkerState(Collector):

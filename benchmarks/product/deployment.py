@@ -65,6 +65,7 @@ class Deployment:
             "OPENAI_BASE_URL": f"http://127.0.0.1:{self.model_port}/v1",
             "SWITCHBOARD_SECRET": "benchmarks are no secret, but this is long enough",
             "SWITCHBOARD_LOG_FORMAT": "json",
+            "SWITCHBOARD_CACHE_TTL_S": "0",  # its messages are all the same, and every turn must ask the model
             **variables,
         }
         program = Program(name=name, argv=[sys.executable, *argv], log=self.rig.directory.log(name), env=environment)

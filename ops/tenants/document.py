@@ -189,6 +189,7 @@ class SettingsDocument(_Part):
     escalation_webhook: Annotated[str, Field(max_length=2_048), AfterValidator(_web_address)] | None = None
     greeting: Annotated[str, Field(min_length=1, max_length=2_000), _STORABLE] | None = None
     retention_days: Annotated[int, Field(ge=1, le=3_650), _WHOLE] | None = None
+    cache_ttl_s: Annotated[int, Field(ge=0, le=86_400), _WHOLE] | None = None
     cors_origins: Annotated[list[_Origin], Field(max_length=100)] | None = None
 
 

@@ -44,13 +44,13 @@ def report(  # noqa: PLR0913, PLR0917 - one parameter for each option
     kind: Annotated[str | None, typer.Option(help="Calls of this kind, e.g. chat.")] = None,
     provider: Annotated[str | None, typer.Option(help="Calls of this provider.")] = None,
     model: Annotated[str | None, typer.Option(help="Calls of this model.")] = None,
-    status: Annotated[str | None, typer.Option(help="Calls that ended so: ok, error, cut, aborted, lost.")] = None,
+    status: Annotated[str | None, typer.Option(help="ok, error, cut, aborted, lost or cached ones.")] = None,
     top: Annotated[int | None, typer.Option(min=1, help="The dearest groups only.")] = None,
     fill: Annotated[bool, typer.Option("--fill", help="A zero line for each unit of time without calls.")] = False,
     csv: Annotated[bool, typer.Option("--csv", help="CSV (RFC 4180) on stdout.")] = False,
     json: Annotated[bool, typer.Option("--json", help="JSON on stdout.")] = False,
 ) -> None:
-    """Sum up model calls: how many, tokens, cost. Failed, lost and estimated ones are in it and shown apart."""
+    """Sum up model calls: how many, tokens, cost, savings. Failed, lost and kept ones are in it and shown apart."""
     given = dict(locals())
     as_csv, as_json = given.pop("csv"), given.pop("json")
     if as_csv and as_json:

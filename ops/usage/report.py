@@ -61,7 +61,7 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     jobs: int = 0
     """Jobs with at least one of these calls. A job can be in several groups, so these do not add up to the total's."""
     calls: int = 0
-    """`ok`, `failed`, `aborted` and `lost` ones together."""
+    """`ok`, `failed`, `aborted`, `lost` and `cached` ones together."""
     ok_calls: int = 0
     failed_calls: int = 0
     """Refused, or broken off."""
@@ -69,6 +69,8 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     """Stopped by us, as when a caller cancels."""
     lost_calls: int = 0
     """Their worker vanished."""
+    cached_calls: int = 0
+    """Not made: a kept answer was given instead, for nothing. (`cached_tokens` are the provider's cache.)"""
     estimated_calls: int = 0
     """Whose tokens we counted ourselves, for want of the provider's account."""
     input_tokens: int = 0
@@ -79,6 +81,8 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     cache_write_tokens: int = 0
     reasoning_tokens: int = 0
     cost_nano_usd: int = 0
+    saved_nano_usd: int = 0
+    """What the answers of `cached_calls` had cost when they were made."""
     ok_cost_nano_usd: int = 0
     failed_cost_nano_usd: int = 0
     aborted_cost_nano_usd: int = 0

@@ -24,8 +24,11 @@ _COLUMNS = (
     "cost_usd",
     "cost_per_call_usd",
     "cost_per_job_usd",
+    "saved_usd",
 )
-_HEADINGS = ("jobs", "calls", "failed", "lost", "estimated", "input", "output", "cached", "USD", "per call", "per job")
+_HEADINGS = (
+    "jobs", "calls", "failed", "lost", "estimated", "input", "output", "cached", "USD", "per call", "per job", "saved",
+)  # fmt: skip
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """What a spreadsheet takes for the beginning of a formula."""
 

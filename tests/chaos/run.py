@@ -177,6 +177,7 @@ def _settings(backends: Backends) -> Settings:
             "anthropic_base_url": backends.standin.anthropic_base_url,
             "lease_s": LEASE_S,
             "drain_s": 1.0,
+            "cache_ttl_s": 0,
             "max_attempts": MAX_ATTEMPTS,
             "retry_base_s": 0.1,
             "retry_cap_s": 1.0,

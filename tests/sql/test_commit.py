@@ -57,6 +57,30 @@ async def test_a_success_writes_everything_once_and_returns_the_whole_record(com
     assert await counts(ops) == once | {"deliveries": 1}
 
 
+async def test_a_job_answered_from_the_cache_says_so_and_its_row_what_that_saved(
+    commit: Any, app: Pool, ops: Pool
+) -> None:
+    kept = a_call(status="cached", cost_nano_usd=0, saved_nano_usd=123, input_tokens=0, output_tokens=0)
+    turn = a_turn(cache="exact", calls=[kept])
+    _, record = await commit("alpha", turn)
+    assert (record.cache, record.cost_nano_usd) == ("exact", 0)
+    raw = await app.fetchval(queries["job_record"], "alpha", turn["job_id"])
+    assert json.loads(raw)["cache"] == "exact"
+    row = await ops.fetchrow("SELECT status, cost_nano_usd, saved_nano_usd FROM llm_calls")
+    assert row is not None
+    assert tuple(row.values()) == ("cached", 0, 123)
+
+
+async def test_a_call_of_a_worker_of_the_version_before_saved_nothing(commit: Any, ops: Pool) -> None:
+    call = a_call()
+    del call["saved_nano_usd"]
+    turn = a_turn(calls=[call])
+    del turn["cache"]
+    _, record = await commit("alpha", turn)
+    assert record.cache is None
+    assert await ops.fetchval("SELECT saved_nano_usd FROM llm_calls") == 0
+
+
 async def test_a_repeated_commit_writes_nothing_and_returns_the_same_record(commit: Any, ops: Pool) -> None:
     turn = a_turn(memory=True, callback_url="https://example.org/hook", calls=[a_call()])
     _, first = await commit("alpha", turn)

@@ -45,6 +45,7 @@ EVERYTHING: dict[str, Any] = {
     "escalation_webhook": "https://example.org/hook",
     "greeting": "Hello!",
     "retention_days": 30,
+    "cache_ttl_s": 60,
     "cors_origins": ["https://example.org", "http://localhost:3000"],
 }
 
@@ -115,6 +116,7 @@ def test_all_faults_are_said_at_once_each_with_its_place() -> None:
         "escalation_email": "nobody",
         "escalation_webhook": "http://example.org",
         "retention_days": 0,
+        "cache_ttl_s": -1,
         "unlimited": 1,
     }
     assert sorted(fields(wrong)) == sorted(
@@ -137,6 +139,7 @@ def test_all_faults_are_said_at_once_each_with_its_place() -> None:
             "settings/escalation_email",
             "settings/escalation_webhook",
             "settings/retention_days",
+            "settings/cache_ttl_s",
             "settings/unlimited",
         ]
     )

@@ -75,7 +75,7 @@ class Deployment:
         ttl_s = fields.pop("ttl_s", 600)
         payload = TurnPayload(
             job_id=uuid7(),
-            tenant=TENANT,
+            tenant=fields.pop("tenant", TENANT),
             agent=fields.pop("agent", "support"),
             conversation_id=conversation,
             user_id=user,

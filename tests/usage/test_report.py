@@ -51,14 +51,16 @@ async def test_failed_lost_and_estimated_calls_are_in_it_and_shown_apart(ledger:
         ("aborted", True),
         ("lost", True),
         ("new", False),
+        ("cached", False),
     ]
     for place, (status, estimated) in enumerate(fates):
-        await ledger.add(status=status, estimated=estimated, cost_nano_usd=10**place)
+        await ledger.add(status=status, estimated=estimated, cost_nano_usd=10**place % 10**7, saved_nano_usd=place)
     found = (await books.report(question())).totals
-    assert (found.calls, found.ok_calls, found.failed_calls) == (7, 2, 3)
+    assert (found.calls, found.ok_calls, found.failed_calls) == (8, 2, 3)
     assert (found.aborted_calls, found.lost_calls, found.estimated_calls) == (1, 1, 4)
     assert (found.ok_cost_nano_usd, found.failed_cost_nano_usd) == (11, 1_001_100)
     assert (found.aborted_cost_nano_usd, found.lost_cost_nano_usd) == (10_000, 100_000)
+    assert (found.cached_calls, found.saved_nano_usd) == (1, sum(range(8)))
     assert (found.cost_nano_usd, found.estimated_cost_nano_usd) == (1_111_111, 111_010)
 
 
@@ -77,6 +79,7 @@ async def test_every_kind_of_token_is_added_up_and_averaged(ledger: Ledger, book
         "cache_write_tokens": 4,
         "reasoning_tokens": 4,
         "total_tokens": 172,
+        "cached_calls": 0,
         "cost_per_call_usd": "0.000000002",
         "cost_per_job_usd": "0.000000003",
         "tokens_per_call": "86.0",

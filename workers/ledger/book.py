@@ -19,9 +19,9 @@ from shared.wire import TurnPayload
 from workers.ledger import tokens
 from workers.ledger.prices import PriceList
 
-Status = Literal["ok", "error", "cut", "aborted", "lost", "unsent"]
+Status = Literal["ok", "error", "cut", "aborted", "lost", "unsent", "cached"]
 """`cut`: it broke off or was silent; `aborted`: we stopped it; `lost`: the worker vanished. These are estimated.
-`unsent`: reserved but never made; such a row is not posted."""
+`unsent`: reserved but never made; such a row is not posted. `cached`: no call, a kept answer instead of one."""
 
 
 class LedgerRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,6 +50,8 @@ class LedgerRow(msgspec.Struct, frozen=True, kw_only=True):
     cache_write_tokens: int = 0
     reasoning_tokens: int = 0
     cost_nano_usd: int = 0
+    saved_nano_usd: int = 0
+    """What a kept answer had cost when it was made."""
     unit_prices: dict[str, str] = {}  # msgspec copies an empty default
     price_version: str = ""
     latency_ms: float | None = None

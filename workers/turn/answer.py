@@ -5,6 +5,7 @@ without its row in Redis, and never by an attempt that has lost its job.
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from dataclasses import replace
@@ -16,10 +17,13 @@ from agents.api import ChatModel, Completion, Message, Prompt, Turn
 from shared.errors import AgentError, LeaseLost, SwitchboardError, Unavailable, UpstreamError, UpstreamUnavailable
 from shared.telemetry import tracing
 from workers import metrics
+from workers.cache.flight import Cache, Paid
+from workers.cache.question import Question
 from workers.ledger.book import Call, LedgerRow, open_call
 from workers.ledger.prices import PriceList
 from workers.models.catalog import choose
 from workers.queue.scripts import Claimed
+from workers.turn.kept import hit_row, may_be_shown_again, question_of
 from workers.turn.retry import RetryPolicy
 from workers.turn.store import persist
 from workers.turn.work import Done, Failed, Outcome, Retry, Work, job_error, now_us, traceback_of
@@ -29,7 +33,10 @@ REASONING_HEADROOM_TOKENS = 4_000
 
 
 class Desk(Protocol):
-    """What the worker offers a running turn: a place for open calls, and a way to its readers."""
+    """What the worker offers a running turn: a place for open calls, a way to its readers, answers there are."""
+
+    @property
+    def cache(self) -> Cache | None: ...
 
     async def book(self, job: Claimed, rows: Mapping[str, bytes]) -> bool: ...
 
@@ -56,6 +63,9 @@ class TurnContext:
         self._desk = desk
         self._model_timeout_s = model_timeout_s
         self._give_up = give_up
+        self._cache = desk.cache
+        self._asked: Question | None = None
+        """What was asked last, where others may ask the same."""
         self.max_tokens = max_tokens
         self._settling: set[asyncio.Task[None]] = set()
 
@@ -64,6 +74,33 @@ class TurnContext:
         return self._work.history
 
     async def complete(self, prompt: Prompt) -> Completion:
+        began = time.monotonic()
+        self._asked = question = question_of(self._work, prompt, self._cache)
+        if self._cache is None or question is None or not may_be_shown_again(self._work):
+            return await self._complete(prompt)
+        answered = await self._cache.answered(question, lambda: self._paid(prompt))
+        if isinstance(answered, Completion):
+            return answered
+        row = hit_row(self._work, answered, waited_s=time.monotonic() - began)
+        self._work.rows[row.call_id] = row
+        metrics.count_saved(row)
+        self._desk.say(self._work.job, answered.text)
+        return answered.completion()
+
+    async def stale(self) -> Completion | None:
+        """A kept answer to what was asked last, however old; None where there is none or it may not be shown."""
+        if self._cache is None or self._asked is None:
+            return None
+        kept = await self._cache.stale(self._asked)
+        return None if kept is None else kept.completion()
+
+    async def _paid(self, prompt: Prompt) -> Paid:
+        before = set(self._work.rows)
+        completion = await self._complete(prompt)
+        rows = [row for call_id, row in self._work.rows.items() if call_id not in before and row.status == "ok"]
+        return Paid(completion, rows[-1].model, sum(row.cost_nano_usd for row in rows))
+
+    async def _complete(self, prompt: Prompt) -> Completion:
         completion = await self._call(prompt)
         if completion.finish == "length" and not completion.text.strip():
             completion = await self._call(replace(prompt, max_tokens=prompt.max_tokens + REASONING_HEADROOM_TOKENS))

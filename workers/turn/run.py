@@ -26,6 +26,7 @@ from workers.queue.scripts import Claimed
 from workers.queue.verdicts import Again, Ended, Verdict
 from workers.turn import taken_in
 from workers.turn.answer import Desk, TurnContext, answer
+from workers.turn.kept import cache_of
 from workers.turn.retry import RetryPolicy
 from workers.turn.store import TurnEnd, TurnStore, persist
 from workers.turn.tuned import tuned
@@ -268,6 +269,7 @@ class TurnRunner:
             finished_us=survivor.finished_us,
             reply=outcome.reply.text if isinstance(outcome, Done) else None,
             incomplete=outcome.reply.incomplete if isinstance(outcome, Done) else None,
+            cache=cache_of(work) if isinstance(outcome, Done) else None,
             error=error,
             payload=(work.raw_payload or taken_in.kept(payload, work.taken_in)) if failed else None,
             traceback=failed.traceback if failed else None,
@@ -287,6 +289,7 @@ def _announce(record: JobRecord) -> Ended:
         "finished_us": record.finished_us or now_us(),
         "user": record.user_id or "",
         "incomplete": record.incomplete or "",
+        "cache": record.cache or "",
         "error": msgspec.json.encode(record.error) if record.error else b"",
         "usage": msgspec.json.encode(record.usage) if record.usage else b"",
         "cost_nano_usd": record.cost_nano_usd or 0,

@@ -63,6 +63,7 @@ class TurnEnd(msgspec.Struct, frozen=True, kw_only=True):
     finished_us: int
     reply: str | None = None
     incomplete: str | None = None
+    cache: str | None = None
     error: JobError | None = None
     payload: TurnPayload | str | None = None
     """Kept for inspection; as text where it could not be read."""

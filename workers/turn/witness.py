@@ -19,6 +19,7 @@ from shared.telemetry.tracing import Span
 from shared.wire import TurnPayload
 from workers import metrics
 from workers.ledger.book import LedgerRow
+from workers.turn.kept import is_call
 from workers.turn.work import Work, now_us
 
 log = structlog.get_logger("turn")
@@ -86,8 +87,9 @@ class _Story:
         work, job, took_s = self.work, self.work.job, time.monotonic() - self._began_s
         total_s = _since_accepted(work, int(job.claim)) + took_s
         own = [row for call_id, row in work.rows.items() if call_id not in job.open_calls]
-        calls = [row for row in own if row.status != "unsent"]
-        first_s = self._first_text_s(calls)
+        calls = [row for row in own if is_call(row)]
+        kept = [row for row in own if row.status == "cached"]
+        first_s = self._first_text_s([*calls, *kept])
         self._count(outcome, took_s, total_s, first_s)
         state = work.record.state.value if work.record else outcome
         error = work.retried or (work.record.error if work.record else None)
@@ -105,6 +107,8 @@ class _Story:
             total_ms=_ms(total_s),
             first_token_ms=None if first_s is None else _ms(first_s),
             **_spent(calls),
+            kept_answers=len(kept),
+            saved_usd=usd(sum(row.saved_nano_usd for row in kept)),
         )
 
     def _first_text_s(self, calls: list[LedgerRow]) -> float | None:

@@ -13,16 +13,18 @@ from ops.usage.spans import Span
 
 _FIGURES = Figures(
     jobs=120,
-    calls=131,
+    calls=140,
     ok_calls=128,
     failed_calls=2,
     lost_calls=1,
+    cached_calls=9,
     estimated_calls=2,
     input_tokens=61_540,
     output_tokens=14_222,
     cached_tokens=20_480,
     reasoning_tokens=1_210,
     cost_nano_usd=105_432_100,
+    saved_nano_usd=7_214_000,
     ok_cost_nano_usd=105_101_000,
     failed_cost_nano_usd=220_000,
     lost_cost_nano_usd=111_100,
@@ -51,6 +53,8 @@ def _figure(name: str) -> Schema:
     fields = fields_of(Figures)
     if name in _QUOTIENTS:
         return {**nullable({"type": "string", "pattern": r"^\d+\.\d+$"}), "description": _QUOTIENTS[name]}
+    if name == "saved_usd":
+        return {**DOLLARS, "description": fields["saved_nano_usd"]["description"]}
     if name.endswith("_usd"):
         return DOLLARS
     return fields.get(name, {"type": "integer"})
