@@ -33,7 +33,17 @@ class Prompt:
     temperature: float | None = None
 
 
+Routing = Literal["fixed", "auto"]
 Finish = Literal["stop", "length", "refusal", "content_filter"]
+
+
+@dataclass(frozen=True, slots=True)
+class Headroom:
+    """What a provider says may still be asked of it: kind (`requests`, `tokens`, `input` or `output` tokens) → how much
+    is left, and for how many seconds that holds, from `heard_s` (monotonic) on."""
+
+    left: Mapping[str, tuple[int, float]]
+    heard_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +59,7 @@ class Completion:
     request_id: str | None = None
     raw_usage: Mapping[str, Any] = field(default_factory=dict)
     """The provider's usage object, unchanged, so that a row can be priced again later."""
+    headroom: Headroom | None = None
 
 
 class ChatModel(Protocol):
@@ -119,7 +130,14 @@ class Agent:
     description: ClassVar[str] = ""
     system_prompt: ClassVar[str]
     models: ClassVar[tuple[str, ...]] = ("openai:gpt-5.4-mini", "anthropic:claude-haiku-4-5")
-    """`provider:model`, best first; the first one whose provider has a key is used."""
+    """`provider:model`, best first. Those whose provider has no key are passed over; one that fails or is down leaves
+    the turn to the next one."""
+    routing: ClassVar[Routing] = "fixed"
+    """`fixed`: the first of `models` that is up. `auto`: the cheapest first for simple questions and large prompts."""
+    prefer_quality: ClassVar[bool] = False
+    """With `auto`: a complex question goes to the best model however large its prompt is."""
+    degraded_reply: ClassVar[str | None] = None
+    """What users are told when no model may or can answer; None takes the deployment's, "none" lets the turn fail."""
     memory: ClassVar[bool] = False
     """Whether what was said is kept for later recall."""
     history_messages: ClassVar[int] = 10

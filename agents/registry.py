@@ -12,7 +12,7 @@ from pkgutil import iter_modules
 from types import MappingProxyType, ModuleType
 from typing import get_args
 
-from agents.api import Agent
+from agents.api import Agent, Routing
 from shared.errors import ConfigError
 from shared.wire import MAX_MERGE_WINDOW_S, Policy
 
@@ -90,9 +90,9 @@ def _faults(agent: type[Agent]) -> Iterator[str]:
         yield "models must be a tuple of `provider:model`"
     else:
         yield from (f"{spec!r} is not `provider:model`" for spec in agent.models if not _MODEL.fullmatch(spec))
+    yield from _word_faults(agent)
     if agent.history_messages < 0:
         yield "history_messages must not be negative"
-    yield from _policy_faults(agent)
     if agent.max_tokens is not None and agent.max_tokens < 1:
         yield "max_tokens must be positive"
     if agent.timeout_s <= 0:
@@ -101,9 +101,10 @@ def _faults(agent: type[Agent]) -> Iterator[str]:
         yield "answer must be an async function"
 
 
-def _policy_faults(agent: type[Agent]) -> Iterator[str]:
-    if agent.policy not in get_args(Policy):
-        yield f"policy must be one of {', '.join(get_args(Policy))}"
+def _word_faults(agent: type[Agent]) -> Iterator[str]:
+    for name, words in (("policy", get_args(Policy)), ("routing", get_args(Routing))):
+        if getattr(agent, name) not in words:
+            yield f"{name} must be one of {', '.join(words)}"
     if not 0 <= agent.merge_window_s <= MAX_MERGE_WINDOW_S:
         yield f"merge_window_s must be from 0 to {MAX_MERGE_WINDOW_S:g}"
 

@@ -13,6 +13,7 @@ from benchmarks.crash import sigkill, sigterm
 from benchmarks.fairness import fairness
 from benchmarks.figure import Figure
 from benchmarks.limits import limits
+from benchmarks.money import money
 from benchmarks.pickup import idle_pickup
 from benchmarks.product.accept import accept
 from benchmarks.product.turn import latency, turns
@@ -37,6 +38,7 @@ BENCHMARKS: Mapping[str, Callable[[Rig], Awaitable[list[Figure]]]] = {
     "accept": accept,
     "latency": latency,
     "turns": turns,
+    "money": money,
 }
 
 

@@ -19,6 +19,10 @@ from shared.tenants import NONE, nano_usd
 
 PREFIX = "SWITCHBOARD_"
 MIN_SECRET_CHARS = 16
+DEGRADED_REPLY = (
+    "Sorry, I cannot answer right now. Your message has been received; please try again a little later, "
+    "or contact us another way if it is urgent."
+)
 
 Positive = Annotated[int, Field(gt=0)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -185,6 +189,21 @@ class Settings(BaseSettings):
     model_idle_timeout_s: Seconds = 30.0
     """Longest silence between two pieces of a streamed reply."""
     max_tokens: Positive = 500
+    degraded_reply: Annotated[str, Field(min_length=1, max_length=2_000)] = DEGRADED_REPLY
+    """What users are told when no model may or can answer; `none`: such a turn fails instead."""
+
+    # providers, all workers together
+    openai_concurrency: Positive | None = None
+    openai_rpm: Positive | None = None
+    openai_tpm: Positive | None = None
+    anthropic_concurrency: Positive | None = None
+    anthropic_rpm: Positive | None = None
+    anthropic_tpm: Positive | None = None
+    provider_patience_s: Seconds = 2.0
+    """Longest wait for a model that is paused or down before the next one of the agent's is asked."""
+    breaker_failures: Annotated[int, Field(ge=0)] = 5
+    breaker_window_s: Seconds = 30.0
+    breaker_cooldown_s: Seconds = 10.0
 
     # the response cache
     cache_ttl_s: Annotated[int, Field(ge=0, le=86_400)] = 300

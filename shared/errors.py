@@ -14,7 +14,8 @@ SwitchboardError
 ├── UpstreamError          a model provider's fault: `retryable` decides
 │   ├── UpstreamUnavailable   5xx, overload, connection, timeout, a stream cut short, an unreadable answer: retry
 │   ├── UpstreamRateLimited   429: retry after `retry_after_s`
-│   └── UpstreamRejected      our request or our account was refused: final
+│   └── UpstreamRejected      our request was refused: final
+│       └── AccountRejected      our key, quota or right to a model was: final there, another provider may answer
 ├── AgentError             an agent's or a model's answer cannot be used (refusal, content filter): final
 ├── Unavailable            Redis or Postgres cannot be reached: 503, retry
 ├── QueueFull              admission is closed for now: 503, retry
@@ -148,6 +149,10 @@ class UpstreamRateLimited(UpstreamError):
 
 class UpstreamRejected(UpstreamError):
     code = "upstream_rejected"
+
+
+class AccountRejected(UpstreamRejected):
+    """The same request may be fine elsewhere."""
 
 
 class AgentError(SwitchboardError):

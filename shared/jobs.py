@@ -10,7 +10,7 @@ resource is built from the row in Postgres. Times are integers, Unix microsecond
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -59,6 +59,9 @@ class JobError(msgspec.Struct, frozen=True):
     retryable: bool = False
 
 
+Degraded = Literal["budget", "providers"]
+
+
 class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Everything a caller may be told about a job, wherever it is read from."""
 
@@ -80,6 +83,9 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
     reply: str | None = None
     incomplete: str | None = None
     """Why the reply is cut short: `max_output_tokens`."""
+    degraded: Degraded | None = None
+    """Why the reply is no model's answer to this message: the budget does not allow one, or no provider gave one. It is
+    a kept answer to the same question, or a sentence that says so."""
     cache: str | None = None
     """`exact`: the reply was there already, from the same question asked before."""
     error: JobError | None = None
@@ -104,6 +110,7 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
             "user_id": self.user_id,
             "reply": self.reply,
             "incomplete": self.incomplete,
+            "degraded": self.degraded,
             "cache": self.cache,
             "error": None if self.error is None else msgspec.to_builtins(self.error),
             "attempts": self.attempts,
@@ -119,6 +126,10 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 def _usage_resource(usage: Usage) -> dict[str, int]:
     return {**msgspec.to_builtins(usage), "total_tokens": usage.input_tokens + usage.output_tokens}
+
+
+def _degraded(value: bytes | None) -> Degraded | None:
+    return "budget" if value == b"budget" else "providers" if value == b"providers" else None
 
 
 def from_hash(job_id: str, fields: dict[bytes, bytes], position: int | None) -> JobRecord:
@@ -149,6 +160,7 @@ def from_hash(job_id: str, fields: dict[bytes, bytes], position: int | None) -> 
         position=None if state.ended else position,
         reply=None if reply is None else reply.decode(),
         incomplete=text(b"incomplete"),
+        degraded=_degraded(fields.get(b"degraded")),
         cache=text(b"cache"),
         error=msgspec.json.decode(error, type=JobError) if error else None,
         usage=msgspec.json.decode(usage, type=Usage) if usage else None,

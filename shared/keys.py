@@ -19,11 +19,21 @@
     sb:owner:<tenant>:<conv> string  the one user of a conversation
     sb:taken:<id>            list    messages in this job's turn: `<state> <id> <created_us> <taken in us> <payload>`
     sb:events:<id>           stream  events of a job, capped; entry id `<seq>-0`; start and end are in the record
-    sb:calls:<id>            hash    call id → ledger row (JSON) of calls whose rows Postgres does not have yet
+    sb:calls:<id>            hash    call id → ledger row (JSON) of calls whose rows Postgres does not have yet, and
+                                     `<call id>:hold` → what is reserved for one that is not settled (JSON)
     sb:idem:<tenant>:<hash>  string  `<job id> <fingerprint>`
     sb:apikey:<sha256>       string  JSON of the key's tenant, scopes and terms (shared.tenants)
     sb:rate:<window>         list    moments (Unix µs) at which a rate window let something in (shared.rates)
     sb:spent:<scope>         hash    usd, usd_held, tok, tok_held of a budget scope (shared.budgets)
+    sb:model:<spec>          hash    of `provider:model`: its circuit breaker, a pause, what its provider says is left
+    sb:models                set     those that were ever open or paused
+    sb:provider:<p>:calls    hash    call id → `<queue> <worker>` of calls under way, where their number is bounded
+    sb:provider:<p>:rpm      hash    second → calls made in it, of the last minute, with their sum; `tpm`: tokens
+    sb:provider:<p>:swept    string  the calls of workers that are gone were looked for a moment ago
+    sb:money                 hash    epoch; stands while the counters can be believed, gone when Redis lost its memory
+    sb:money:closed          string  Unix ms at which that was noticed
+    sb:money:lock            string  token of the process that makes the counters anew
+    sb:money:unposted        zset    worker with ledger rows that only its memory has → Unix ms until which to wait
     sb:cache:<tenant>:<hash> string  `<kept at, Unix ms> <answer (JSON)>` of the response cache; expires by itself
     sb:flight:<tenant>:<hash> string token of whoever asks a model for such an answer now; `-`: all ask by themselves
     sb:cached:order          zset    answers → kept at, Unix ms: the oldest make room
@@ -37,8 +47,11 @@
 DEFAULT_QUEUE = "arq:queue"
 ENDED = "sb:ended"
 DEPLOYMENT = "sb:deployment"
+MONEY = "sb:money"
+UNPOSTED = "sb:money:unposted"
 PROBE = "sb:probe"
 SCRAPE = "sb:scrape"
+MODELS = "sb:models"
 CACHED_ORDER = "sb:cached:order"
 CACHED_SIZES = "sb:cached:sizes"
 
@@ -65,8 +78,15 @@ def events(job_id: str) -> str:
     return f"sb:events:{job_id}"
 
 
+CALLS = "sb:calls:"
+
+
 def calls(job_id: str) -> str:
-    return f"sb:calls:{job_id}"
+    return CALLS + job_id
+
+
+HOLD = ":hold"
+"""After a call id in `calls`: the field of what is reserved for it."""
 
 
 def conversation(tenant: str, conversation_id: str) -> str:
@@ -90,9 +110,21 @@ def rate(*parts: str) -> str:
     return "sb:rate:" + ":".join(parts)
 
 
+SPENT = "sb:spent:"
+
+
 def spent(*parts: str) -> str:
     """The counter of one budget scope, e.g. `spent("month", tenant, "202611")`."""
-    return "sb:spent:" + ":".join(parts)
+    return SPENT + ":".join(parts)
+
+
+def model(spec: str) -> str:
+    """What is heard of a `provider:model`."""
+    return f"sb:model:{spec}"
+
+
+def provider_calls(provider: str) -> str:
+    return f"sb:provider:{provider}:calls"
 
 
 def cached(tenant: str, digest: str) -> str:

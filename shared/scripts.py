@@ -1,7 +1,7 @@
 """The Lua scripts, and typed stubs for those that ingress and operators call.
 
 A script is called by its SHA1; a server that does not know it (restart, flush, failover) gets the source once. Every
-script starts with `#!lua` flags, followed by `_prelude.lua` and what else of `lua/_*.lua` it is made of.
+script starts with `#!lua` flags, followed by `_prelude.lua` and what else it needs of the files with a `_`.
 """
 
 import hashlib
@@ -21,10 +21,12 @@ from shared.rates import UNLIMITED, Limits, Standing
 from shared.redis import Argument, Commands
 from shared.wire import MAX_MERGE_WINDOW_S, Event, Policy, TurnPayload, encode_turn
 
-_PARTS = {
-    **dict.fromkeys(("claim", "finish", "reap"), "_queue.lua"),  # those that take jobs
-    **dict.fromkeys(("admit", "stranger"), "_rates.lua"),
+_INCLUDED = {
+    **dict.fromkeys(("claim", "finish", "reap"), ("_queue",)),
+    **dict.fromkeys(("admit", "stranger"), ("_rates",)),
+    **dict.fromkeys(("reserve", "settle"), ("_provider",)),
 }
+"""What follows the prelude, by script."""
 
 
 class Script:
@@ -33,9 +35,8 @@ class Script:
     def __init__(self, name: str) -> None:
         folder = files("shared") / "lua"
         flags, _, body = (folder / f"{name}.lua").read_text().partition("\n")
-        parts = [flags, (folder / "_prelude.lua").read_text()]
-        if name in _PARTS:
-            parts.append((folder / _PARTS[name]).read_text())
+        included = ("_prelude", *_INCLUDED.get(name, ()))
+        parts = [flags, *((folder / f"{each}.lua").read_text() for each in included)]
         self.name = name
         self.source = "\n".join([*parts, body])
         self.sha = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()

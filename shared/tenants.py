@@ -73,6 +73,8 @@ class AgentOverride(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     temperature: float | None = None
     policy: Policy | None = None
     merge_window_s: float | None = None
+    routing: Literal["fixed", "auto"] | None = None
+    prefer_quality: bool | None = None
 
 
 class TenantSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,6 +96,8 @@ class TenantSettings(msgspec.Struct, frozen=True, kw_only=True):
     escalation_email: str | None = None
     escalation_webhook: str | None = None
     greeting: str | None = None
+    degraded_reply: str | None = None
+    """What users are told when no model may or can answer; None: as the agent or the deployment has it."""
     retention_days: int = 90
     cache_ttl_s: int | None = None
     """How long an answer is given again to the same question; 0: never, None: as the deployment has it."""

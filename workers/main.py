@@ -2,7 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
+from functools import cached_property
 
 import structlog
 import uvloop
@@ -10,6 +11,7 @@ import uvloop
 from agents import registry
 from agents.api import Agent
 from shared import deployment, telemetry
+from shared.budgets import DeploymentBudgets, Scope
 from shared.config import Settings
 from shared.db import Pool, open_pool
 from shared.errors import ConfigError
@@ -18,15 +20,21 @@ from shared.telemetry.metrics import REGISTRY, vitals
 from workers.cache.flight import Cache
 from workers.cache.opened import open_cache
 from workers.ledger import prices, tokens
+from workers.ledger.book import Amount
+from workers.ledger.purse import Answer, Offer, Purse, Settlement
+from workers.ledger.recount import Recount
 from workers.maintenance.ends import EndsWriter
 from workers.metrics import WorkerState, expect
-from workers.models.catalog import OpenModel, choose, close_models, open_models
+from workers.models.catalog import OpenModel, close_models, open_models
 from workers.probes import serving
 from workers.queue.scripts import Claimed
 from workers.queue.start import chat_worker, settle_heap
 from workers.queue.worker import LeaseWorker
+from workers.routing.route import reachable
 from workers.scrape import announced
+from workers.turn.late import LateRows
 from workers.turn.run import TurnRunner
+from workers.turn.spending import Money, Till
 from workers.turn.store import TurnStore
 
 log = structlog.get_logger("worker")
@@ -71,10 +79,25 @@ async def open_worker(settings: Settings) -> AsyncIterator[LeaseWorker]:
         _check_models(agents, models)
         tokens.load()
         cache = await stack.enter_async_context(open_cache(settings, commands, deployment=mine.id))
-        worker = _wire(settings, commands, pool, agents, models, cache)
+        desk = _Desk(cache)
+        money = await stack.enter_async_context(_open_money(settings, commands, pool, desk))
+        worker = _wire(settings, commands, pool, agents, models, desk, money)
         await stack.enter_async_context(observed(settings, worker, commands, pool))
         stack.push_async_callback(worker.close)
         yield worker
+
+
+@contextlib.asynccontextmanager
+async def _open_money(settings: Settings, commands: Commands, pool: Pool, till: Till) -> AsyncIterator[Money]:
+    """What the worker needs to spend money; at the end it waits for rows that are still to be posted."""
+    recount = Recount(commands, pool, lease_s=settings.lease_s)
+    late = LateRows(commands, TurnStore(pool), lease_s=settings.lease_s)
+    await recount.start()
+    try:
+        yield Money(prices.shipped(), DeploymentBudgets.of(settings), till, recount.opened, late)
+    finally:
+        await late.aclose()
+        await recount.aclose()
 
 
 @contextlib.asynccontextmanager
@@ -99,14 +122,14 @@ def _wire(
     pool: Pool,
     agents: Mapping[str, Agent],
     models: Mapping[str, OpenModel],
-    cache: Cache | None,
+    desk: "_Desk",
+    money: Money,
 ) -> LeaseWorker:
-    desk = _Desk(cache)
     runner = TurnRunner(
         settings,
         agents=agents,
         models=models,
-        prices=prices.shipped(),
+        money=money,
         store=TurnStore(pool),
         desk=desk,
         commands=commands,
@@ -120,18 +143,30 @@ def _wire(
 
 
 class _Desk:
-    """`workers.turn.answer.Desk` over the worker's queue."""
+    """`workers.turn`'s Desk and Till over the worker's queue."""
 
     worker: LeaseWorker
 
     def __init__(self, cache: Cache | None) -> None:
         self.cache = cache
 
-    async def book(self, job: Claimed, rows: Mapping[str, bytes]) -> bool:
-        return await self.worker.scripts.book(job, rows)
+    async def reserve(
+        self, job: Claimed, offers: Sequence[Offer], scopes: Sequence[Scope], *, seed: Amount | None = None
+    ) -> Answer:
+        return await self._purse.reserve(job, offers, scopes, seed=seed)
+
+    async def settle(self, job: Claimed, settlements: Sequence[Settlement]) -> bool:
+        return await self._purse.settle(job, settlements)
+
+    @cached_property
+    def _purse(self) -> Purse:
+        return Purse(self.worker.scripts.commands, self.worker.scripts.queue)
 
     def say(self, job: Claimed, text: str) -> None:
         self.worker.emitter.text(job, text)
+
+    async def take_back(self, job: Claimed) -> None:
+        await self.worker.emitter.take_back(job)
 
     async def ended(self, job_id: str, state: str) -> None:
         await self.worker.tell_of_unstarted(job_id, state)
@@ -141,6 +176,6 @@ def _check_models(agents: Mapping[str, Agent], models: Mapping[str, OpenModel]) 
     """Says at start which agents cannot answer; they may never be asked."""
     for agent in agents.values():
         try:
-            choose(agent.models, models)
+            reachable(agent.models, models)
         except ConfigError as error:
             log.warning("agent.unreachable", agent=agent.id, fault=str(error))

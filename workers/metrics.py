@@ -5,7 +5,8 @@ no agent of ours counts as `unknown`. The ledger is the truth about money, these
 what it counted since the last scrape with it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 from prometheus_client import Counter, Gauge, Histogram
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -42,6 +43,12 @@ _call_first_token = _histogram("model_first_token", "From the call to its first 
 _tokens = _counter("model_tokens", "Tokens; cached and cache_write are part of input, reasoning of output.",
                    "agent", "provider", "model", "kind")  # fmt: skip
 _cost = _counter("model_cost_usd", "Charged by the price list, in USD.", "agent", "provider", "model")
+_fallbacks = _counter("model_fallbacks", "Calls made with another model as this one failed.", "provider", "model")
+_refusals = _counter("model_refusals", "Times a model was not asked: open, paused, or out of what it allows.",
+                     "provider", "model", "reason")  # fmt: skip
+_waits = _histogram("provider_wait", "Turns that had to wait for a provider.", "provider")
+_under_way = Gauge("switchboard_model_calls_running", "Model calls under way.", ["provider"], registry=REGISTRY)
+_degraded = _counter("replies_degraded", "Replies that no model made.", "agent", "why", "source")
 
 cache_lookups = _counter("cache_lookups", "Questions that may have a kept answer.", "agent", "result")
 cache_wait = _histogram("cache_wait", "From the question to the kept answer.", "agent")
@@ -81,6 +88,31 @@ def count_call(row: LedgerRow, agent: str) -> None:
         if tokens:
             child(_tokens, agent, *where, kind).inc(tokens)
     child(_cost, agent, *where).inc(row.cost_nano_usd / NANO)
+
+
+def count_fallback(provider: str, model: str) -> None:
+    child(_fallbacks, provider, model).inc()
+
+
+def count_refusal(provider: str, model: str, reason: str) -> None:
+    """`reason` is the script's, or `passed_over`: another one was called instead."""
+    child(_refusals, provider, model, reason).inc()
+
+
+def count_wait(provider: str, seconds: float) -> None:
+    child(_waits, provider).observe(seconds)
+
+
+@contextmanager
+def calling(provider: str) -> Iterator[None]:
+    """Around a call."""
+    with child(_under_way, provider).track_inprogress():
+        yield
+
+
+def count_degraded(agent: str, why: str, source: str) -> None:
+    """`why`: budget or providers; `source`: cached or template."""
+    child(_degraded, agent, why, source).inc()
 
 
 def count_saved(row: LedgerRow) -> None:

@@ -90,7 +90,9 @@ _NUMBER: Schema = {"type": "integer"}
 _EVENTS: dict[str, Schema] = {
     EventType.STARTED: record({"attempt": _NUMBER}, description="An attempt began."),
     EventType.DELTA: record({"delta": {"type": "string"}}, description="More of the reply."),
-    EventType.RESET: record({"attempt": _NUMBER}, description="The text so far is void, another attempt follows."),
+    EventType.RESET: record(
+        {"attempt": _NUMBER}, description="The text so far is void; another follows, or another attempt."
+    ),
     EventType.RETRYING: record(
         {"retry_in_ms": _NUMBER, "error": ref("JobError")}, description="The attempt failed; another one comes."
     ),

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 import structlog
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
+from ops.models import declare_models, read_models
 from ops.queues import declare, read_stats
 from shared import keys
 from shared.db import Pool
@@ -50,7 +51,7 @@ class Load:
 
     def _parts(self) -> Mapping[str, Callable[[CollectorRegistry], Awaitable[None]]]:
         dead = {"dead_jobs": self._dead_jobs} if self._books else {}
-        return {"queues": self._queues, "redis_memory": self._memory, **dead}
+        return {"queues": self._queues, "models": self._models, "redis_memory": self._memory, **dead}
 
     async def _queues(self, registry: CollectorRegistry) -> None:
         stats = await read_stats(self._commands, self._names, slots_per_worker=self._slots)
@@ -58,6 +59,9 @@ class Load:
         declare(stats, registry)
         ends = Gauge("switchboard_ends_waiting", "Ends Postgres does not have yet.", registry=registry)
         ends.set(waiting)
+
+    async def _models(self, registry: CollectorRegistry) -> None:
+        declare_models(await read_models(self._commands), registry)
 
     async def _memory(self, registry: CollectorRegistry) -> None:
         info = await self._commands.run("INFO", "memory")

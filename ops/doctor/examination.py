@@ -10,7 +10,7 @@ import msgspec
 from pydantic import SecretStr
 from redis.exceptions import RedisError
 
-from ops.doctor import belonging, clocks, postgres_server, providers, queues, redis_server
+from ops.doctor import belonging, clocks, models, postgres_server, providers, queues, redis_server
 from ops.doctor.findings import Finding, fault, ok, warning
 from ops.doctor.servers import APP, Absent, Servers, opened
 from shared.config import Settings
@@ -44,6 +44,7 @@ CHECKS: Sequence[Check] = (
     Check("providers.keys", providers.check_keys),
     Check("agents", providers.check_agents),
     Check("providers.token_tables", providers.check_token_tables),
+    Check("models", models.check_models, (REDIS,)),
     Check("queues", queues.check_queues, (REDIS,)),
     Check("jobs.ends", queues.check_ends, (REDIS,)),
     Check("jobs.calls", queues.check_calls, (REDIS,)),

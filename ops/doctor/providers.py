@@ -12,7 +12,7 @@ from shared.config import Settings
 from shared.errors import AgentError, ConfigError
 from shared.jobs import Usage
 from workers.ledger import prices, tokens
-from workers.models.catalog import choose
+from workers.routing.route import reachable
 
 ONLINE_TIMEOUT_S = 10.0
 ANTHROPIC_VERSION = "2023-06-01"
@@ -43,7 +43,7 @@ async def check_agents(servers: Servers) -> list[Finding]:
 def _agent(agent: Agent, available: dict[str, str]) -> Iterator[Finding]:
     name = f"agents.{agent.id}"
     try:
-        provider, model = choose(agent.models, available)
+        provider, model = reachable(agent.models, available)[0]
     except ConfigError as error:
         yield fault(name, str(error), "set one of these keys")
         return

@@ -83,6 +83,8 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
     """Of the input, read from the prompt cache."""
     cache_write_tokens: Tokens = 0
     tool_calls: list[ToolCall] = []
+    headers: dict[str, str] = {}
+    """Of every answer that is no error, e.g. `x-ratelimit-remaining-requests`."""
     faults: list[Fault] = []
 
     def covers(self, ask: Ask) -> bool:

@@ -4,7 +4,7 @@ The endpoints are plain ASGI apps and speak through a `Dialect`; what differs be
 was taken on is always booked, even when the caller leaves or this process stops.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from starlette.types import Receive, Scope, Send
 
@@ -85,12 +85,12 @@ class Endpoint:
         if call.ask.stream:
             await self._stream(caller, ids, call, rule, fault, answer)
         else:
-            await self._whole(caller, ids, call, fault, answer)
+            await self._whole(caller, ids, call, rule, fault, answer)
 
     async def _stream(
         self, caller: Caller, ids: Ids, call: OpenCall, rule: Rule, fault: Fault | None, answer: Answer
     ) -> None:
-        await caller.start(200, (*_EVENT_STREAM, self._request_id(ids)))
+        await caller.start(200, (*_EVENT_STREAM, self._request_id(ids), *_headers(rule.headers)))
         call.sent_tokens = answer.usage.reasoning_tokens  # generated before anything is shown
         frames = self.dialect.frames(call.ask, answer, ids)
         if fault is None or fault.kind == "finish":
@@ -116,14 +116,16 @@ class Endpoint:
             broken = self.dialect.stream_error(ids) if fault.stream_error else self.dialect.broken_event()
             await caller.send(broken, more=False)
 
-    async def _whole(self, caller: Caller, ids: Ids, call: OpenCall, fault: Fault | None, answer: Answer) -> None:
+    async def _whole(
+        self, caller: Caller, ids: Ids, call: OpenCall, rule: Rule, fault: Fault | None, answer: Answer
+    ) -> None:
         """A fault within the reply breaks off the JSON half-way; its output was generated, and is billed, in full."""
         body = self.dialect.whole(call.ask, answer, ids)
         half = body[: len(body) // 2]
         call.sent_tokens = answer.usage.output_tokens
         if fault is None or fault.kind == "finish":
             call.close("served")
-            await self._json(caller, ids, 200, body)
+            await self._json(caller, ids, 200, body, _headers(rule.headers))
         elif fault.malformed or fault.end_early:
             call.close("cut" if fault.end_early else "fault")
             await self._json(caller, ids, 200, half)
@@ -176,5 +178,8 @@ def _error_status(fault: Fault, ask: Ask) -> int | None:
 def _fault_headers(fault: Fault) -> Iterable[Header]:
     if fault.retry_after_s is not None:
         yield b"retry-after", f"{fault.retry_after_s:g}".encode()
-    for name, value in fault.headers.items():
-        yield name.lower().encode(), value.encode()
+    yield from _headers(fault.headers)
+
+
+def _headers(headers: Mapping[str, str]) -> Iterable[Header]:
+    return ((name.lower().encode(), value.encode()) for name, value in headers.items())

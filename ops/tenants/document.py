@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo
 from pydantic_core import PydanticCustomError
 
+from agents.api import Routing
 from ingress.body import whole
 from shared.errors import AgentError
 from shared.jobs import Usage
@@ -147,6 +148,8 @@ class AgentPart(_Part):
     temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] | None = None
     policy: Policy | None = None
     merge_window_s: Annotated[float, Field(ge=0, le=MAX_MERGE_WINDOW_S, allow_inf_nan=False)] | None = None
+    routing: Routing | None = None
+    prefer_quality: bool | None = None
 
 
 class TierPart(_Part):
@@ -188,6 +191,7 @@ class SettingsDocument(_Part):
     escalation_email: _Email | None = None
     escalation_webhook: Annotated[str, Field(max_length=2_048), AfterValidator(_web_address)] | None = None
     greeting: Annotated[str, Field(min_length=1, max_length=2_000), _STORABLE] | None = None
+    degraded_reply: Annotated[str, Field(min_length=1, max_length=2_000), _STORABLE] | None = None
     retention_days: Annotated[int, Field(ge=1, le=3_650), _WHOLE] | None = None
     cache_ttl_s: Annotated[int, Field(ge=0, le=86_400), _WHOLE] | None = None
     cors_origins: Annotated[list[_Origin], Field(max_length=100)] | None = None

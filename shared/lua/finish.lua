@@ -43,7 +43,7 @@ end
 local function shown_of(record)
   local shown = {}
   local function show(name, value) shown[#shown + 1], shown[#shown + 2] = name, value end
-  for _, name in ipairs({ 'reply', 'incomplete', 'error', 'finished_us', 'user' }) do
+  for _, name in ipairs({ 'reply', 'incomplete', 'degraded', 'error', 'finished_us', 'user' }) do
     local value = redis.call('HGET', record, name)
     if value then show(name, value) end
   end

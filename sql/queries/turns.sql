@@ -1,6 +1,7 @@
 -- name: turn_context
 -- What a worker must know before a turn: $1 tenant, $2 job, $3 run, $4 conversation, $5 messages of history.
-SELECT ended, conversation_user, history, settings, tenant_known FROM turn_context($1, $2, $3, $4, $5)
+SELECT ended, conversation_user, history, settings, tenant_known, spent_nano_usd, spent_tokens
+FROM turn_context($1, $2, $3, $4, $5)
 
 -- name: commit_turn
 -- A turn's whole outcome in one transaction: $1 tenant, $2 turn (JSON). The winner's record comes back.
@@ -20,4 +21,5 @@ SELECT job_record($1, $2) AS record
 
 -- name: turn_takeover
 -- turn_context for a claim that is not a job's first: $1 to $5 as there, $6 the claim, which is registered.
-SELECT ended, conversation_user, history, settings, tenant_known FROM turn_takeover($1, $2, $3, $4, $5, $6)
+SELECT ended, conversation_user, history, settings, tenant_known, spent_nano_usd, spent_tokens
+FROM turn_takeover($1, $2, $3, $4, $5, $6)

@@ -53,7 +53,7 @@ def test_every_benchmark_has_figures_beside_stock_arq(found: Found) -> None:
         assert figures, name
         for figure in figures:
             assert len(figure["ours"]) == QUICK.rounds, figure["name"]
-            assert len(figure["stock"]) == QUICK.rounds or name in {"accept", "turns"}, figure["name"]
+            assert len(figure["stock"]) == QUICK.rounds or name in {"accept", "turns", "money"}, figure["name"]
 
 
 def test_accepting_a_job_takes_one_round_trip_and_stock_arq_three(found: Found) -> None:
@@ -145,3 +145,10 @@ def test_an_unknown_benchmark_is_refused_by_name() -> None:
     assert code == 2
     assert "warp_speed" in errors
     assert "sleep50" in errors
+
+
+def test_accounting_is_measured_beside_a_bare_round_trip(found: Found) -> None:
+    reserve, *others = found["money"]
+    assert reserve["ours"][0] > reserve["stock"][0] > 0
+    assert {row["unit"] for row in others} == {"µs of CPU", "µs a look-up"}
+    assert all(row["ours"][0] > 0 for row in others)

@@ -22,6 +22,7 @@ from shared.errors import UpstreamError
 from shared.jobs import JobRecord
 from tests.conftest import Eventually
 from tests.turn.deployment import TENANT, Deployment, environment_of
+from workers.ledger.purse import Purse
 from workers.turn.answer import TurnContext
 
 ROOT = Path(__file__).parents[2]
@@ -83,14 +84,14 @@ async def test_readers_are_given_a_kept_answer_as_one_piece(deployment: Deployme
 async def test_a_hit_books_nothing_in_redis_before_its_end(
     deployment: Deployment, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with deployment.worker() as worker:
+    async with deployment.worker():
         await ask(deployment)
         await eventually(lambda: kept(deployment))
 
-        async def book(*args: Any) -> bool:
+        async def reserve(*args: Any, **how: Any) -> None:
             raise AssertionError("a kept answer is no call")
 
-        monkeypatch.setattr(worker.scripts, "book", book)
+        monkeypatch.setattr(Purse, "reserve", reserve)
         assert (await ask(deployment)).cost_nano_usd == 0
 
 
@@ -127,7 +128,7 @@ async def test_another_agent_or_tenant_is_not_given_it(deployment: Deployment, e
     "changed",
     [
         {"agents": {"sales": {"system_prompt": "Be brief."}}},
-        {"agents": {"sales": {"models": ["anthropic:claude-haiku-4-5"]}}},
+        {"agents": {"sales": {"models": ["openai:gpt-5.4-nano"]}}},
         {"agents": {"sales": {"temperature": 0.5}}},
         {"agents": {"sales": {"max_tokens": 77}}},
         {"max_tokens": 77},

@@ -15,9 +15,10 @@ from tests.chaos.storm import Window
 
 Row = Mapping[str, Any]
 
-BOOKKEEPING = ("sb:job:", "sb:events:", "sb:owner:", "sb:idem:", "sb:apikey:", keys.DEPLOYMENT, keys.PROBE)
+BOOKKEEPING = ("sb:job:", "sb:events:", "sb:owner:", "sb:idem:", "sb:apikey:", keys.SPENT, keys.DEPLOYMENT, keys.PROBE)
 """Keys that outlive a job for a while and expire by themselves."""
-STANDING = {f"{keys.DEFAULT_QUEUE}:{part}" for part in ("wake", "health-check", "leases", "slots")} | {keys.SCRAPE}
+STANDING = {f"{keys.DEFAULT_QUEUE}:{part}" for part in ("wake", "health-check", "leases", "slots")}
+STANDING |= {keys.SCRAPE, keys.MONEY}
 """Keys of a queue with workers and without jobs."""
 READ_S = 1.0
 POSTGRES_AWAY = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
@@ -25,8 +26,9 @@ POSTGRES_AWAY = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg
 QUERIES = {
     "jobs": "SELECT job_id, run, state, attempts, reply, created_at, started_at, finished_at FROM jobs",
     "messages": "SELECT conversation_id, seq, job_id, role, body FROM messages ORDER BY conversation_id, seq",
-    "calls": "SELECT call_id, job_id, attempt, error_code, status, model, estimated, input_tokens, output_tokens,"
-    " cached_tokens, cache_write_tokens, reasoning_tokens, cost_nano_usd, request_id FROM llm_calls ORDER BY call_id",
+    "calls": "SELECT call_id, tenant_id, user_id, conversation_id, job_id, attempt, error_code, status, model,"
+    " estimated, input_tokens, output_tokens, cached_tokens, cache_write_tokens, reasoning_tokens, cost_nano_usd,"
+    " request_id FROM llm_calls ORDER BY call_id",
     "deliveries": "SELECT conversation_id, job_id, run, event_type, sequence FROM deliveries"
     " ORDER BY conversation_id, sequence",
 }
@@ -55,6 +57,8 @@ class Evidence:
     """Job id → what its failed attempts said (JSON), for jobs that had any."""
     exits: Sequence[str] = ()
     """Processes that ended though nobody had asked for it, or otherwise than asked."""
+    counters: Sequence[str] = ()
+    """Of spent money: where they are not the ledger's sums, or something is still held."""
     memory: Sequence[Sequence[int]] = ()
     """Of each life of a process: its resident bytes, second by second."""
 

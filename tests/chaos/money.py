@@ -93,7 +93,18 @@ def estimates_are_flagged(evidence: Evidence) -> Finding:
     return Finding("lost and broken calls are flagged estimates", len(evidence.calls), faults)
 
 
-MONEY = [every_served_call_is_in_the_ledger, every_row_is_a_call, exact_rows_are_exact, estimates_are_flagged]
+def counters_are_the_ledgers_sums(evidence: Evidence) -> Finding:
+    """Of every conversation, user, tenant and of all, to the nano-dollar; nothing is held when nobody works."""
+    return Finding("counters of spent money equal the ledger", len(evidence.calls), list(evidence.counters))
+
+
+MONEY = [
+    every_served_call_is_in_the_ledger,
+    every_row_is_a_call,
+    exact_rows_are_exact,
+    estimates_are_flagged,
+    counters_are_the_ledgers_sums,
+]
 
 
 def summary(evidence: Evidence) -> dict[str, int]:

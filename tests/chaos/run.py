@@ -31,6 +31,7 @@ from tests.chaos.patience import holds
 from tests.chaos.plan import Plan, draw
 from tests.chaos.report import Report
 from tests.chaos.storm import Storm
+from tests.ledger.agreement import disagreements, read_counters
 
 LEASE_S = 1.5
 MAX_ATTEMPTS = 6
@@ -119,6 +120,7 @@ class Run:
             served=self.books.entries,
             records=await read_records(self.redis, job_ids),
             keys_left=await keys_left(self.redis),
+            counters=disagreements(await read_counters(self.redis), rows["calls"]),
             leases=leases,
             windows=self.storm.windows,
             max_attempts=MAX_ATTEMPTS,
@@ -168,7 +170,7 @@ async def _opened(options: Options) -> AsyncIterator[Run]:
 
 
 def _settings(backends: Backends) -> Settings:
-    """As in production but for waits that a run has no time for."""
+    """As in production but for waits that a run has no time for; and what no model answered must be seen to be dead."""
     return Settings.read(
         {
             "openai_api_key": "sk-stand-in",
@@ -183,6 +185,7 @@ def _settings(backends: Backends) -> Settings:
             "retry_cap_s": 1.0,
             "model_timeout_s": 10.0,
             "model_idle_timeout_s": 2.0,
+            "degraded_reply": "none",
             "log_level": "WARNING",
         }
     )

@@ -135,6 +135,7 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
         changed("calls", lambda rows: rows[0].update(status="lost", estimated=False)),
         "flagged",
     ),
+    "a hold that stayed": (changed("counters", lambda _: ["day:dev:20260101: (5, 9) are still held"]), "counters"),
     "a charge for a refusal": (changed("calls", lambda rows: rows[0].update(status="error")), "flagged"),
 }
 

@@ -27,7 +27,7 @@ KEYS = {
 
 @pytest.fixture
 def settings(redis_url: str, database: Database, standin: Standin) -> Settings:
-    """Short waits; everything else as in production."""
+    """Short waits, and what fails is dead; everything else as in production."""
     return Settings.read(
         {
             "redis_url": redis_url,
@@ -35,6 +35,7 @@ def settings(redis_url: str, database: Database, standin: Standin) -> Settings:
             "ops_database_url": database.ops,
             "openai_api_key": "sk-test",
             "openai_base_url": f"{standin.url}/v1",
+            "degraded_reply": "none",
             "retry_base_s": 0.01,
             "lease_s": 1.0,
             "drain_s": 1.0,

@@ -69,7 +69,7 @@ def test_panels_have_ids_of_their_own_and_do_not_overlap() -> None:
 
 def test_every_topic_has_its_row() -> None:
     rows = [panel["title"] for panel in DASHBOARD["panels"] if panel["type"] == "row"]
-    assert rows == ["Traffic", "Queue", "Workers", "Models and money", "Errors", "Processes"]
+    assert rows == ["Traffic", "Queue", "Workers", "Models and money", "Errors", "Processes", "Providers"]
 
 
 def test_the_dashboard_can_be_provisioned_into_any_grafana() -> None:

@@ -140,3 +140,17 @@ async def test_no_secret_leaves_even_when_a_server_repeats_it(
     changed = settings.model_copy(update={"redis_url": "redis://:pass%2Fword@127.0.0.1:1/0"})
     (finding,) = (one for one in await examine(changed, [], []) if one.check == "one")
     assert finding.what == "*** and redis://:***@127.0.0.1:1/0"
+
+
+async def test_a_model_that_is_down_or_paused_is_told_with_its_time(examined: Examine, server: Redis) -> None:
+    assert (await examined())["models"].level is Level.OK
+    now_ms = int(time.time() * 1000)
+    await server.sadd(keys.MODELS, "openai:gpt-5.4-mini", "anthropic:claude-haiku-4-5", "openai:well-again")
+    await server.hset(keys.model("openai:gpt-5.4-mini"), "open_until", now_ms + 30_000)
+    await server.hset(keys.model("anthropic:claude-haiku-4-5"), "pause_until", now_ms + 60_000)
+    await server.hset(keys.model("openai:well-again"), "pause_until", now_ms - 1)
+    found = await examined()
+    down, paused = found["models.openai:gpt-5.4-mini"], found["models.anthropic:claude-haiku-4-5"]
+    assert (down.level, "next try in 30 s" in down.what) == (Level.WARNING, True)
+    assert (paused.level, "not called for 60 s" in paused.what) == (Level.WARNING, True)
+    assert "models.openai:well-again" not in found

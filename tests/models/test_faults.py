@@ -5,7 +5,13 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from ops.stack.standin import Standin
-from shared.errors import UpstreamError, UpstreamRateLimited, UpstreamRejected, UpstreamUnavailable
+from shared.errors import (
+    AccountRejected,
+    UpstreamError,
+    UpstreamRateLimited,
+    UpstreamRejected,
+    UpstreamUnavailable,
+)
 from tests.models.conftest import KEY, MakeProvider, Provider, Scripted, answer, events
 
 Behave = Callable[..., Awaitable[None]]
@@ -46,6 +52,7 @@ async def test_refused_request_is_final(provider: Provider, behave: Behave, stat
     await behave(faults=[{"status": status}])
     error = await fault_of(provider)
     assert isinstance(error, UpstreamRejected)
+    assert isinstance(error, AccountRejected) is (status in (401, 403, 404))  # another provider may answer those
     assert not error.retryable
     assert error.status == status
 
@@ -54,7 +61,7 @@ async def test_refused_request_is_final(provider: Provider, behave: Behave, stat
 async def test_spent_account_is_not_worth_a_retry(provider: Provider, behave: Behave, code: str) -> None:
     await behave(faults=[{"status": 429, "code": code, "retry_after_s": 1}])
     error = await fault_of(provider)
-    assert isinstance(error, UpstreamRejected)
+    assert isinstance(error, AccountRejected)
     assert code in str(error)
 
 
@@ -103,7 +110,8 @@ async def test_error_inside_a_stream_is_told_by_its_type(provider: Provider, beh
         ('{"type":"overloaded_error"}', UpstreamUnavailable),
         ('{"type":"api_error"}', UpstreamUnavailable),
         ('{"type":"rate_limit_error"}', UpstreamRateLimited),
-        ('{"type":"rate_limit_error","details":{"error_code":"enforced_spend_limit_reached"}}', UpstreamRejected),
+        ('{"type":"rate_limit_error","details":{"error_code":"enforced_spend_limit_reached"}}', AccountRejected),
+        ('{"type":"authentication_error"}', AccountRejected),
         ('{"type":"invalid_request_error","message":"secret words"}', UpstreamRejected),
         ('{"type":"tokens","code":"rate_limit_exceeded"}', UpstreamRateLimited),
         ('"just a string"', UpstreamUnavailable),

@@ -1,8 +1,12 @@
 """What the scripts promise about a job's place, its attempts and its end, whoever calls them."""
 
+from shared import keys
 from shared.jobs import JobState
 from tests.conftest import Eventually
+from tests.ledger.rows import a_row
 from tests.queue.harness import QUEUE, TENANT, Bench
+from workers.ledger.book import Amount
+from workers.ledger.purse import Lost, Offer, Purse, Settlement
 
 
 async def test_a_released_job_keeps_its_place_and_its_attempt_is_not_counted(bench: Bench) -> None:
@@ -36,7 +40,10 @@ async def test_a_killed_workers_jobs_go_back_to_their_places_and_its_writes_chan
     assert [job.id for job in await bench.claim("w")] == ids
     assert not await bench.finish(taken[0], "end")
     assert await bench.scripts().emit("dead", [(ids[0], taken[0].claim, "message.delta", "{}")]) == {ids[0]}
-    assert not await bench.scripts().book(taken[0], {"call": b"{}"})
+    purse = Purse(bench.commands, QUEUE)
+    assert await purse.reserve(taken[0], [Offer(a_row("call"), Amount(1, 1))], []) == Lost()
+    assert not await purse.settle(taken[0], [Settlement("call", Amount(1, 1), b"{}")])
+    assert not await bench.redis.exists(keys.calls(ids[0]))
     assert (await bench.record(ids[0])).state == JobState.RUNNING
 
 

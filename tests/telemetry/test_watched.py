@@ -10,9 +10,11 @@ from typing import get_args, get_type_hints
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from pydantic import SecretStr
 
 from ingress.app import ROUTES
 from ops.console.app import ROUTES as CONSOLE_ROUTES
+from ops.stack.standin import Standin
 from shared.jobs import JobState
 from shared.scripts import Admission
 from tests.deploy.promql import Selector
@@ -44,15 +46,23 @@ Told = dict[str, dict[str, set[str]]]
 
 
 @pytest.fixture
-async def told(console: httpx.AsyncClient, ingress: Running, deployment: Deployment) -> Told:
-    """Metric → label → values, as the three processes tell after good turns, a retried one and a dead one."""
+async def told(console: httpx.AsyncClient, ingress: Running, deployment: Deployment, standin: Standin) -> Told:
+    """Metric → label → values, as three processes tell after good turns, some that wait for a slot, a retried one, a
+    dead one, and one for which every model is down.
+    """
     await deployment.behave(
-        {"match": "once", "faults": [{"status": 500}]},
+        {"match": "once", "faults": [{"cut_stream": True, "after_tokens": 3}], "output_tokens": 20},
         {"match": "never", "faults": [{"status": 400}]},
-        {"cached_tokens": 64},
+        {"match": "down", "faults": [{"status": 500, "times": 1_000}]},
+        {"cached_tokens": 64, "latency_ms": 20},
     )
-    async with deployment.worker(), ingress.client() as client:
-        for text in ("fine", "once", "never"):
+    other = {"anthropic_api_key": SecretStr("sk-test"), "anthropic_base_url": standin.url}
+    narrow = {"openai_concurrency": 1, "breaker_failures": 3, "breaker_cooldown_s": 0.02}
+    async with deployment.worker(**other, **narrow), ingress.client() as client:
+        waiting = [await accepted(client, message="fine", conversation_id=f"fine-{n}") for n in range(3)]
+        for job in waiting:
+            await deployment.ended(job["id"])
+        for text in ("once", "never", "down"):
             job = await accepted(client, message=text, conversation_id=text)
             await deployment.ended(job["id"])
         text = (await console.get("/metrics", headers=SCRAPER)).text

@@ -82,6 +82,11 @@ EXACT: dict[str, Any] = {
         NEIGHBOUR,
         json.dumps([a_failed_call(a_turn(job_id=jobs["alpha_done"]), tenant=VICTIM, tenant_id=VICTIM)]),
     ],
+    "book_calls": lambda jobs: [
+        NEIGHBOUR,
+        json.dumps([a_failed_call(a_turn(job_id=jobs["alpha_done"]), tenant=VICTIM, tenant_id=VICTIM)]),
+    ],
+    "spent_sums": lambda _jobs: [datetime.now(UTC)],
     "resolve_api_key": lambda _jobs: [sha256("sk-beta-admin")],
     "revoke_api_key": lambda _jobs: [NEIGHBOUR, sha256("sk-alpha-chat")[:12], "beta"],
     "list_dead_jobs": lambda _jobs: [json.dumps({"tenant": NEIGHBOUR}), None, 100],

@@ -32,6 +32,8 @@ EVERYTHING: dict[str, Any] = {
             "temperature": 0.2,
             "policy": "merge",
             "merge_window_s": 1.5,
+            "routing": "auto",
+            "prefer_quality": True,
         }
     },
     "max_tokens": 300,
@@ -44,6 +46,7 @@ EVERYTHING: dict[str, Any] = {
     "escalation_email": "help@example.org",
     "escalation_webhook": "https://example.org/hook",
     "greeting": "Hello!",
+    "degraded_reply": "Later, please.",
     "retention_days": 30,
     "cache_ttl_s": 60,
     "cors_origins": ["https://example.org", "http://localhost:3000"],
@@ -81,7 +84,10 @@ def test_every_setting_can_be_given_and_is_read() -> None:
         temperature=0.2,
         policy="merge",
         merge_window_s=1.5,
+        routing="auto",
+        prefer_quality=True,
     )
+    assert read.degraded_reply == "Later, please."
     budgets = read.budgets
     assert (budgets.user_month_nano_usd, budgets.tenant_month_nano_usd, budgets.tenant_month_tokens) == (
         5_000_000_000,
@@ -143,6 +149,19 @@ def test_all_faults_are_said_at_once_each_with_its_place() -> None:
             "settings/unlimited",
         ]
     )
+
+
+@pytest.mark.parametrize(
+    ("wanted", "name"),
+    [
+        ({"routing": "cheapest"}, "routing"),
+        ({"prefer_quality": "yes"}, "prefer_quality"),
+        ({"models": ["gpt-5"]}, "models"),
+    ],
+)
+def test_a_wish_for_models_that_means_nothing_is_refused(wanted: dict[str, object], name: str) -> None:
+    (field,) = fields({"agents": {"support": wanted}})
+    assert field.startswith(f"settings/agents/support/{name}")
 
 
 @pytest.mark.parametrize("amount", [0.5, "0", "-1", "1e3", "NaN", "1000001", "0.0000000001", " 1", "", "١"])

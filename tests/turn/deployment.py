@@ -9,6 +9,7 @@ from typing import Any
 
 import asyncpg
 import httpx
+import msgspec
 
 from ops.stack.standin import Standin
 from shared import keys
@@ -20,6 +21,7 @@ from shared.redis import Commands, connect
 from shared.scripts import Admission, Idempotency, Intake
 from shared.wire import TurnPayload
 from tests.conftest import Database
+from tests.ledger.agreement import disagreements, read_counters
 from workers.main import open_worker
 from workers.queue.worker import LeaseWorker
 
@@ -43,6 +45,8 @@ class Deployment:
     books: asyncpg.Connection
     """As superuser: sees every tenant."""
     standin: httpx.AsyncClient
+    forgetful: bool = False
+    """Redis lost its memory: it need not know every conversation."""
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -121,6 +125,26 @@ class Deployment:
         order = {"messages": "seq", "llm_calls": "call_id"}.get(table, "run")
         query = f"SELECT * FROM {table} WHERE job_id = $1 ORDER BY {order}"  # noqa: S608 - names come from tests
         return [dict(row) for row in await self.books.fetch(query, job_id)]
+
+    async def give(self, *, max_tokens: int = 500, **budgets: Any) -> None:
+        """The tenant's budgets from now on; what is not given is without limit. Replies have `max_tokens` at most."""
+        free = {f"{name}_usd": "none" for name in ("user_month", "tenant_month", "conversation", "day")}
+        document = {"max_tokens": max_tokens, "budgets": {**free, "tenant_month_tokens": "none", **budgets}}
+        await self.books.execute(
+            "UPDATE tenants SET settings = $2 WHERE tenant_id = $1", TENANT, msgspec.json.encode(document).decode()
+        )
+
+    async def ledger(self) -> list[dict[str, Any]]:
+        """Every row, the oldest call first."""
+        return [dict(row) for row in await self.books.fetch("SELECT * FROM llm_calls ORDER BY call_id")]
+
+    async def check_money(self) -> None:
+        """Every counter is the sum of its scope's ledger rows and nothing is held, once no call is open."""
+        async with asyncio.timeout(10):
+            while await self.commands.redis.keys("sb:calls:*"):
+                await asyncio.sleep(0.01)
+        counters = await read_counters(self.commands.redis)
+        assert disagreements(counters, await self.ledger(), forgetful=self.forgetful) == []
 
     async def behave(self, *rules: dict[str, Any]) -> None:
         (await self.standin.post("/_behaviour", json=list(rules))).raise_for_status()

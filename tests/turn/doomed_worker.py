@@ -7,9 +7,13 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
+from agents import registry
+from agents.registry import load
 from shared.config import Settings
+from workers.ledger.purse import Held, Purse
 from workers.main import run
 from workers.queue.scripts import QueueScripts
 from workers.turn.run import TurnRunner
@@ -22,17 +26,28 @@ BEFORE: dict[str, tuple[type, str]] = {
 }
 AFTER: dict[str, tuple[type, str]] = {
     "loaded": (TurnStore, "load"),
-    "booked": (QueueScripts, "book"),
+    "booked": (Purse, "reserve"),
     "streaming": (QueueScripts, "emit"),
     "committed": (TurnStore, "end"),
     "finished": (QueueScripts, "finish"),
 }
 POINTS = [*BEFORE, *AFTER]
+SETTLED = {"settled": (Purse, "settle")}
+"""Beside the commit of a turn's only call, after the first call of several."""
+
+
+def _held(answer: object) -> bool:
+    """Whether a reservation was made: it may be answered with a question first."""
+    return isinstance(answer, Held)
+
+
+REACHED: dict[str, Callable[[object], bool]] = {"booked": _held}
+"""Points that not every return of their method is."""
 
 
 def doom(point: str, signal_number: int) -> None:
     """Wrap the method of `point` so that the process gets `signal_number` there, the first time only."""
-    owner, name = (BEFORE | AFTER)[point]
+    owner, name = (BEFORE | AFTER | SETTLED)[point]
     original: Callable[..., Awaitable[Any]] = getattr(owner, name)
     struck = False
 
@@ -46,12 +61,19 @@ def doom(point: str, signal_number: int) -> None:
         if point in BEFORE:
             strike()
         result = await original(*args, **kwargs)
-        strike()
+        if point not in REACHED or REACHED[point](result):
+            strike()
         return result
 
     setattr(owner, name, wrapped)
 
 
+def with_test_agents() -> None:
+    """Workers of this process also have the agents in `tests/turn/agents`."""
+    registry.load = partial(load, ("agents", "tests.turn.agents"))
+
+
 if __name__ == "__main__":
     doom(sys.argv[1], getattr(signal, sys.argv[2]))
+    with_test_agents()
     sys.exit(run(Settings.read()))

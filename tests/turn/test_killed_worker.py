@@ -56,8 +56,9 @@ async def check_nothing_is_left(deployment: Deployment, eventually: Eventually) 
 
     async def clean() -> bool:
         names = {key.decode() for key in await deployment.commands.redis.keys("*")}
-        left = {n for n in names if not n.startswith(("sb:job:", "sb:events:", "sb:owner:", "arq:queue:wake"))}
-        return left <= {"arq:queue:leases", "arq:queue:slots", "arq:queue:health-check", "sb:deployment"}
+        kept = ("sb:job:", "sb:events:", "sb:owner:", "sb:spent:", "arq:queue:wake")
+        left = {n for n in names if not n.startswith(kept)}
+        return left <= {"arq:queue:leases", "arq:queue:slots", "arq:queue:health-check", "sb:deployment", "sb:money"}
 
     assert await eventually(clean)
 

@@ -17,7 +17,7 @@ __all__ = ["console", "deployment", "with_keys"]
 
 @pytest.fixture
 def settings(redis_url: str, database: Database, standin: Standin) -> Settings:
-    """Short waits; everything else as in production."""
+    """Short waits, and what fails is dead; everything else as in production."""
     return Settings.read(
         {
             "redis_url": redis_url,
@@ -27,6 +27,7 @@ def settings(redis_url: str, database: Database, standin: Standin) -> Settings:
             "openai_base_url": f"{standin.url}/v1",
             "anthropic_api_key": "sk-test",
             "anthropic_base_url": standin.url,
+            "degraded_reply": "none",
             "retry_base_s": 0.01,
             "lease_s": 1.0,
             "drain_s": 1.0,

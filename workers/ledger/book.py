@@ -1,31 +1,39 @@
 """The books of one attempt: a row per model call, open in Redis before it, exact after it, in Postgres at the end.
 
-A call is priced before it is made (an unknown price stops it). What a crash leaves in Redis is the row written before
-the call: its input, flagged `lost`; the next attempt adds the output its readers saw and posts it. Called by the turn;
-rows carry everything the ledger's columns hold, so that whoever finds one can post it.
+A call is priced before it is made (an unknown price stops it): what it costs at most is held. What a crash leaves in
+Redis is the row written before the call: its input, flagged `lost`; the next attempt adds the output its readers saw
+and posts it. Called by the turn; rows carry everything the ledger's columns hold: whoever finds one can post it.
 """
 
 import time
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
 from agents.api import Completion, Prompt
-from shared.errors import UpstreamError
+from shared.errors import AgentError, UpstreamError
 from shared.ids import uuid7
 from shared.jobs import Usage
 from shared.wire import TurnPayload
 from workers.ledger import tokens
 from workers.ledger.prices import PriceList
+from workers.queue.scripts import Claimed
 
 Status = Literal["ok", "error", "cut", "aborted", "lost", "unsent", "cached"]
 """`cut`: it broke off or was silent; `aborted`: we stopped it; `lost`: the worker vanished. These are estimated.
 `unsent`: reserved but never made; such a row is not posted. `cached`: no call, a kept answer instead of one."""
 
 
+class Amount(NamedTuple):
+    """What budgets count."""
+
+    nano_usd: int
+    tokens: int
+
+
 class LedgerRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One row of `llm_calls`; the names are its columns'."""
+    """One row of `llm_calls`; the names are its columns', but for `max_tokens`."""
 
     call_id: str
     job_id: str
@@ -58,17 +66,29 @@ class LedgerRow(msgspec.Struct, frozen=True, kw_only=True):
     ttft_ms: float | None = None
     request_id: str | None = None
     raw_usage: dict[str, Any] = {}
+    max_tokens: int = 0
+    """Bound of the reply, so that no estimate goes beyond what was held; 0: not known."""
+
+    @property
+    def amount(self) -> Amount:
+        return Amount(self.cost_nano_usd, self.input_tokens + self.output_tokens)
 
 
 class Call:
     """One model call under way."""
 
-    def __init__(self, row: LedgerRow, prices: PriceList) -> None:
+    def __init__(self, row: LedgerRow, prices: PriceList, most: Amount) -> None:
         self.row = row
+        self.most = most
+        """What it can come to, whatever the provider caches and however long it lets the reply get."""
         self._prices = prices
         self._started_at = time.monotonic()
         self._first_text_at: float | None = None
         self._seen: list[str] = []
+
+    def begin(self) -> None:
+        """It is made now: whatever it waited for is not the provider's."""
+        self._started_at = time.monotonic()
 
     def saw(self, text: str) -> None:
         if self._first_text_at is None:
@@ -106,7 +126,7 @@ class Call:
         return self._ended("unsent", Usage(), estimated=False)
 
     def _estimate(self) -> Usage:
-        return Usage(self.row.input_tokens, tokens.count(self.seen, self.row.model))
+        return _seen(self.row, self.seen)
 
     def _ended(self, status: Status, usage: Usage, **how: Any) -> LedgerRow:
         now = time.monotonic()
@@ -123,20 +143,23 @@ class Call:
 def open_call(
     payload: TurnPayload,
     user_id: str | None,
+    job: Claimed,
     *,
-    run: int,
-    attempt: int,
     prompt: Prompt,
     provider: str,
     model: str,
     prices: PriceList,
+    call_id: str | None = None,
 ) -> Call:
-    """A call about to be made, with the row a crash would book. Raises AgentError `price_unknown`."""
+    """A call about to be made, with the row a crash would book. Raises AgentError `price_unknown`.
+
+    Of several that only one is going to be made of, each has the same `call_id`.
+    """
     row = LedgerRow(
-        call_id=uuid7(),
+        call_id=call_id or uuid7(),
         job_id=payload.job_id,
-        run=run,
-        attempt=attempt,
+        run=job.run,
+        attempt=job.attempt,
         agent=payload.agent,
         conversation_id=payload.conversation_id,
         user_id=user_id,
@@ -145,14 +168,19 @@ def open_call(
         provider=provider,
         model=model,
         started_us=time.time_ns() // 1_000,
+        max_tokens=prompt.max_tokens,
     )
-    return Call(priced(row, Usage(input_tokens=tokens.count_prompt(prompt, model)), prices), prices)
+    expected, at_most = tokens.measure_prompt(prompt, model)
+    most_nano_usd = prices.most_nano_usd(
+        provider, model, input_tokens=at_most, output_tokens=prompt.max_tokens, at=_moment(row)
+    )
+    most = Amount(most_nano_usd, at_most + prompt.max_tokens)
+    return Call(priced(row, Usage(input_tokens=expected), prices), prices, most)
 
 
 def priced(row: LedgerRow, usage: Usage, prices: PriceList) -> LedgerRow:
     """`row` with these tokens and what they cost at the time of the call."""
-    at = datetime.fromtimestamp(row.started_us / 1_000_000, UTC)
-    charge = prices.price(row.provider, row.model, usage, at)
+    charge = prices.price(row.provider, row.model, usage, _moment(row))
     return msgspec.structs.replace(
         row,
         **msgspec.structs.asdict(usage),
@@ -168,7 +196,23 @@ def read_row(raw: bytes) -> LedgerRow:
 
 
 def lost_row(row: LedgerRow, seen: str, prices: PriceList) -> LedgerRow:
-    """A call whose worker vanished during it, with the output its readers saw; a settled row stays as it is."""
+    """A call whose worker vanished during it, with the output its readers saw; a settled row stays as it is.
+
+    When its price is known no more, by this release, its input stays what is booked.
+    """
     if row.status != "lost" or not seen:
         return row
-    return priced(row, Usage(row.input_tokens, tokens.count(seen, row.model)), prices)
+    try:
+        return priced(row, _seen(row, seen), prices)
+    except AgentError:
+        return row
+
+
+def _seen(row: LedgerRow, text: str) -> Usage:
+    """What a call is taken to have used of which only this text was seen."""
+    output_tokens = tokens.count(text, row.model)
+    return Usage(row.input_tokens, min(output_tokens, row.max_tokens) if row.max_tokens else output_tokens)
+
+
+def _moment(row: LedgerRow) -> datetime:
+    return datetime.fromtimestamp(row.started_us / 1_000_000, UTC)

@@ -12,13 +12,12 @@ An override is a list of dated prices, USD per million tokens, for a name the pr
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from functools import cache, lru_cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from genai_prices import data_snapshot
@@ -51,8 +50,7 @@ Overrides = Mapping[str, Sequence[Override]]
 """`provider:model` → its prices by date."""
 
 
-@dataclass(frozen=True, slots=True)
-class Charge:
+class Charge(NamedTuple):
     """`unit_prices` are USD per million tokens by kind of token; with `version` they make a row reproducible."""
 
     cost_nano_usd: int
@@ -84,6 +82,13 @@ class _Rates(msgspec.Struct, frozen=True):
         )
         return -(-scaled * _NANO_USD_PER_TOKEN // self.scale)
 
+    def most_nano_usd(self, input_tokens: int, output_tokens: int) -> int | None:
+        """For at most so many tokens, whatever part of the input is read from a cache or written to it."""
+        if self.output is None:
+            return None
+        dearest = max(self.input, self.cached, self.cache_write)
+        return -(-(input_tokens * dearest + output_tokens * self.output) * _NANO_USD_PER_TOKEN // self.scale)
+
 
 class PriceList:
     """Our overrides in front of the bundled prices."""
@@ -94,16 +99,29 @@ class PriceList:
 
     def price(self, provider: str, model: str, usage: Usage, at: datetime) -> Charge:
         """Charge for one call made `at` (an aware moment). Raises AgentError `price_unknown`."""
-        minute = at.astimezone(UTC).replace(second=0, microsecond=0)
-        tiers, source = self._rates(provider, model, minute)
-        rates = next(tier for tier in tiers if usage.input_tokens > tier.above)
+        tiers, source = self._rates(provider, model, int(at.timestamp()) // 60)
+        rates = tiers[-1]
+        for tier in tiers:
+            if usage.input_tokens > tier.above:
+                rates = tier
+                break
         cost_nano_usd = rates.cost_nano_usd(usage)
         if cost_nano_usd is None:
             raise _unknown(provider, model)
         return Charge(cost_nano_usd, rates.unit_prices, source)
 
-    def _resolve(self, provider: str, model: str, minute: datetime) -> tuple[tuple[_Rates, ...], str]:
-        """Tiers, the highest first, and where they come from."""
+    def most_nano_usd(self, provider: str, model: str, *, input_tokens: int, output_tokens: int, at: datetime) -> int:
+        """No call made `at` with at most so many tokens costs more. Raises AgentError `price_unknown`."""
+        tiers, _ = self._rates(provider, model, int(at.timestamp()) // 60)
+        costs = [tier.most_nano_usd(input_tokens, output_tokens) for tier in tiers if input_tokens > tier.above]
+        known = [cost for cost in costs if cost is not None]
+        if len(known) < len(costs):
+            raise _unknown(provider, model)
+        return max(known)
+
+    def _resolve(self, provider: str, model: str, minute_number: int) -> tuple[tuple[_Rates, ...], str]:
+        """Tiers, the highest first, and where they come from, in a minute since 1970."""
+        minute = datetime.fromtimestamp(minute_number * 60, UTC)
         names = dict.fromkeys((model, _DATED.sub("", model)))
         for name in names:
             if override := self._override(f"{provider}:{name}", minute.date()):

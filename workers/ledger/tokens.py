@@ -24,6 +24,9 @@ _FRAME_PER_MESSAGE = 4
 _FRAME_PER_PROMPT = 3
 """Every reply is primed with `<|start|>assistant<|message|>`."""
 
+_FRAME_MARGIN = 16
+"""With a fiftieth of the text: what a provider may add to a prompt that we do not know of, or count another way."""
+
 _CACHED_CHARS = range(200, 8_000)
 """Shorter texts are counted faster than they are looked up; longer ones would make the cache large."""
 _SLICE_CHARS = 100_000
@@ -99,8 +102,20 @@ def count_prompt(prompt: Prompt, model: str = "") -> int:
 
 def hold_prompt(prompt: Prompt, model: str = "") -> int:
     """Input tokens to reserve before a call: never fewer than `count_prompt`, enough for Claude in any language."""
-    tokens = _exact_chat(_texts(prompt), model)
-    return _held_for_claude(tokens) if _is_claude(model) else tokens
+    return measure_prompt(prompt, model)[1]
+
+
+def measure_prompt(prompt: Prompt, model: str = "") -> tuple[int, int]:
+    """`count_prompt` and `hold_prompt` for the price of one."""
+    tokens = _exact_prompt(tuple(_texts(prompt)), encoding_name(model))
+    if _is_claude(model):
+        return _expected_by_claude(tokens), _held_for_claude(tokens)
+    return tokens, tokens + _FRAME_MARGIN + tokens // 50
+
+
+def as_counted_by(model: str, o200k_tokens: int) -> int:
+    """What `model` makes of a text that has that many tokens in o200k_base, near enough to compare prices."""
+    return _expected_by_claude(o200k_tokens) if _is_claude(model) else o200k_tokens
 
 
 def _texts(prompt: Prompt) -> list[str]:
@@ -126,8 +141,17 @@ def _exact_chat(texts: Iterable[str], model: str) -> int:
     return _FRAME_PER_PROMPT + sum(_FRAME_PER_MESSAGE + _exact(text, model) for text in texts)
 
 
+@lru_cache(maxsize=16)
+def _exact_prompt(texts: tuple[str, ...], name: str) -> int:
+    """The candidates of a call are measured one after the other, most by the same encoding."""
+    return _FRAME_PER_PROMPT + sum(_FRAME_PER_MESSAGE + _exact_in(name, text) for text in texts)
+
+
 def _exact(text: str, model: str) -> int:
-    name = encoding_name(model)
+    return _exact_in(encoding_name(model), text)
+
+
+def _exact_in(name: str, text: str) -> int:
     return _count_cached(name, text) if len(text) in _CACHED_CHARS else _count(name, text)
 
 

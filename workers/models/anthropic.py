@@ -14,8 +14,8 @@ import anthropic
 import httpx2
 import msgspec
 
-from agents.api import Completion, Finish, Prompt
-from workers.models import errors, sse, usage
+from agents.api import Completion, Finish, Headroom, Prompt
+from workers.models import errors, headroom, sse, usage
 from workers.models.http import end_user, open_client
 
 PROVIDER: Final = "anthropic"
@@ -60,6 +60,7 @@ class _Reply:
     def __init__(self, model: str) -> None:
         self.model = model
         self.request_id: str | None = None
+        self.headroom: Headroom | None = None
         self.complete = False
         self._texts: list[str] = []
         self._stop_reason: str | None = None
@@ -100,7 +101,7 @@ class _Reply:
             raise errors.unexpected_end(PROVIDER, self._stop_reason, self.request_id)
         text = "".join(self._texts)
         counted, raw = usage.of_anthropic(self._usage, prompt, text, asked_model)
-        return Completion(text, finish, counted, PROVIDER, self.model, self.request_id, raw)
+        return Completion(text, finish, counted, PROVIDER, self.model, self.request_id, raw, self.headroom)
 
 
 class AnthropicModel:
@@ -142,6 +143,7 @@ class AnthropicModel:
             "/v1/messages", content=msgspec.json.encode(body), cast_to=httpx2.Response, stream=True
         )
         reply.request_id = errors.request_id(response)
+        reply.headroom = headroom.of_anthropic(response.headers)
         return response
 
 

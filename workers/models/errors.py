@@ -16,7 +16,14 @@ import httpx2
 import msgspec
 import openai
 
-from shared.errors import UpstreamError, UpstreamRateLimited, UpstreamRejected, UpstreamUnavailable
+from shared.errors import (
+    AccountRejected,
+    UpstreamError,
+    UpstreamRateLimited,
+    UpstreamRejected,
+    UpstreamUnavailable,
+)
+from workers.models import headroom
 from workers.models.sse import StreamTooLarge
 
 READING_FAILED = (
@@ -56,6 +63,18 @@ _REJECTED_TYPES = frozenset(
     }
 )
 """Names of faults of ours in an error that came inside a stream, where there is no status."""
+_ACCOUNT_TYPES = frozenset(
+    {
+        "authentication_error",
+        "billing_error",
+        "invalid_api_key",
+        "model_not_found",
+        "not_found_error",
+        "permission_error",
+    }
+)
+_ACCOUNT_STATUSES = frozenset({401, 402, 403, 404})
+"""What is refused is our key, our money or our right to the model, not what we asked."""
 _RATE_LIMIT_TYPES = frozenset({"rate_limit_error", "rate_limit_exceeded", "tokens", "requests"})
 _SAFE_NAME = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 _MAX_RETRY_AFTER_S = 3_600.0
@@ -80,7 +99,7 @@ def of_stream(provider: str, fault: object, request_id: str | None) -> UpstreamE
 def _by_name(provider: str, names: set[str], request_id: str | None) -> UpstreamError:
     message = f"{provider} broke off its answer{_details(names, request_id)}."
     if names & _SPENT or names & _REJECTED_TYPES:
-        return UpstreamRejected(message, provider=provider)
+        return _rejected(names, None)(message, provider=provider)
     if names & _RATE_LIMIT_TYPES:
         return UpstreamRateLimited(message, provider=provider)
     return UpstreamUnavailable(message, provider=provider)
@@ -129,9 +148,17 @@ def _of_response(provider: str, response: httpx2.Response, names: set[str]) -> U
         headers.get("x-should-retry", ""), status in _RETRYABLE_STATUSES or status >= 500
     )
     if not retry or names & _SPENT:
-        return UpstreamRejected(message, provider=provider, status=status)
-    kind = UpstreamRateLimited if status == 429 else UpstreamUnavailable
-    return kind(message, provider=provider, status=status, retry_after_s=wait_s)
+        return _rejected(names, status)(message, provider=provider, status=status)
+    if status != 429:
+        return UpstreamUnavailable(message, provider=provider, status=status, retry_after_s=wait_s)
+    if wait_s is None:
+        wait_s = headroom.until_reset_s(headers)
+    return UpstreamRateLimited(message, provider=provider, status=status, retry_after_s=wait_s)
+
+
+def _rejected(names: set[str], status: int | None) -> type[UpstreamRejected]:
+    ours = status in _ACCOUNT_STATUSES or bool(names & (_ACCOUNT_TYPES | _SPENT))
+    return AccountRejected if ours else UpstreamRejected
 
 
 def request_id(response: httpx2.Response) -> str | None:

@@ -13,8 +13,8 @@ import httpx2
 import msgspec
 import openai
 
-from agents.api import Completion, Finish, Prompt
-from workers.models import errors, sse, usage
+from agents.api import Completion, Finish, Headroom, Prompt
+from workers.models import errors, headroom, sse, usage
 from workers.models.http import end_user, open_client
 
 PROVIDER: Final = "openai"
@@ -55,6 +55,7 @@ class _Reply:
     def __init__(self, model: str) -> None:
         self.model = model
         self.request_id: str | None = None
+        self.headroom: Headroom | None = None
         self._texts: list[str] = []
         self._refusals: list[str] = []
         self._finish_reason: str | None = None
@@ -87,7 +88,7 @@ class _Reply:
             raise errors.unexpected_end(PROVIDER, self._finish_reason, self.request_id)
         text = "".join(self._texts or self._refusals)
         counted, raw = usage.of_openai(self._usage, prompt, text, asked_model)
-        return Completion(text, finish, counted, PROVIDER, self.model, self.request_id, raw)
+        return Completion(text, finish, counted, PROVIDER, self.model, self.request_id, raw, self.headroom)
 
 
 class OpenAIModel:
@@ -158,6 +159,7 @@ class OpenAIModel:
             response = await self._post(body)
             self._limit_names[body["model"]] = other
         reply.request_id = errors.request_id(response)
+        reply.headroom = headroom.of_openai(response.headers)
         return response
 
     async def _post(self, body: dict[str, Any]) -> httpx2.Response:

@@ -49,6 +49,17 @@ class Emitter:
             await asyncio.shield(self._sending)
         self._spoke.discard(job.id)
 
+    async def take_back(self, job: Claimed) -> None:
+        """Tells readers that what `job` has said is void; what it says next comes after that."""
+        await self.flush(job)
+        data = msgspec.json.encode({"attempt": job.attempt}).decode()
+        try:
+            lost = await self._scripts.emit(job.worker, [(job.id, job.claim, EventType.RESET.value, data)])
+        except Unavailable as error:
+            logger.warning("text not taken back: %s", error)
+            return
+        job.lost = job.lost or job.id in lost
+
     def _start(self) -> None:
         if self._timer is not None:
             self._timer.cancel()

@@ -12,7 +12,7 @@ from shared.redis import Argument, Commands
 from shared.scripts import Script
 from workers.queue.verdicts import Fields
 
-_claim, _finish, _emit, _beat, _book = (Script(name) for name in ("claim", "finish", "emit", "beat", "book"))
+_claim, _finish, _emit, _beat = (Script(name) for name in ("claim", "finish", "emit", "beat"))
 
 MAX_CLAIM = 100
 """Jobs one call takes at most: while the server works on the next ones, the worker runs these."""
@@ -38,6 +38,8 @@ class Claimed(Struct, eq=False):
     """JSON array of earlier attempts' errors."""
     open_calls: Mapping[str, bytes]
     """Model calls of earlier attempts whose ledger rows Postgres does not have: call id → row (JSON)."""
+    holds: Mapping[str, bytes]
+    """Of those, what is still reserved for them (JSON)."""
     taken_in: Sequence[bytes] = ()
     """Messages in this job's turn, oldest first: `<state> <id> <created_us> <taken in us> <payload>`."""
     claim: str = ""
@@ -155,12 +157,6 @@ class QueueScripts:
         argv: list[Argument] = [worker, self._max_events, *(part for event in events for part in event)]
         return {job_id.decode() for job_id in await _emit(self.commands, [self.queue], argv)}
 
-    async def book(self, job: Claimed, rows: Mapping[str, bytes]) -> bool:
-        """Keep ledger rows (call id → JSON) until they are posted; False when the attempt is not ours any more."""
-        flat = [part for pair in rows.items() for part in pair]
-        argv: list[Argument] = [job.worker, job.id, job.claim, *flat]
-        return bool(await _book(self.commands, [self.queue, keys.calls(job.id)], argv) == b"OK")
-
 
 def _claims(reply: list[Any], worker: str) -> Claims:
     next_ms, ends_waiting, held, claim, *jobs = reply
@@ -175,6 +171,8 @@ def _claims(reply: list[Any], worker: str) -> Claims:
 
 def _claimed(reply: list[Any], worker: str, claim: str) -> Claimed:
     job_id, score, attempt, payload, created_us, run, started_us, cancel, user, errors, calls, taken_in = reply
+    fields = {name.decode(): value for name, value in zip(calls[::2], calls[1::2], strict=True)}
+    holds = {name.removesuffix(keys.HOLD): fields.pop(name) for name in list(fields) if name.endswith(keys.HOLD)}
     return Claimed(
         id=job_id.decode(),
         score=score.decode(),
@@ -186,7 +184,8 @@ def _claimed(reply: list[Any], worker: str, claim: str) -> Claimed:
         cancelled=cancel == b"1",
         user_id=user.decode() if user else None,
         errors=errors,
-        open_calls={call.decode(): row for call, row in zip(calls[::2], calls[1::2], strict=True)},
+        open_calls=fields,
+        holds=holds,
         taken_in=taken_in,
         claim=claim,
         worker=worker,

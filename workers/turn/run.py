@@ -6,6 +6,7 @@ starts over with the same ledger rows in Redis.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar, assert_never
 
@@ -20,14 +21,16 @@ from shared.jobs import JobError, JobRecord
 from shared.redis import Argument, Commands
 from shared.wire import EventType, TurnPayload, decode_turn
 from workers import metrics
-from workers.ledger.book import lost_row, read_row
-from workers.ledger.prices import PriceList
+from workers.ledger.book import Amount, lost_row, read_row
+from workers.ledger.purse import Settlement
 from workers.queue.scripts import Claimed
 from workers.queue.verdicts import Again, Ended, Verdict
 from workers.turn import taken_in
 from workers.turn.answer import Desk, TurnContext, answer
+from workers.turn.calling import Providers
 from workers.turn.kept import cache_of
 from workers.turn.retry import RetryPolicy
+from workers.turn.spending import Money, Spending
 from workers.turn.store import TurnEnd, TurnStore, persist
 from workers.turn.tuned import tuned
 from workers.turn.witness import witnessed
@@ -46,7 +49,7 @@ class TurnRunner:
         *,
         agents: Mapping[str, Agent],
         models: Mapping[str, ChatModel],
-        prices: PriceList,
+        money: Money,
         store: TurnStore,
         desk: Desk,
         commands: Commands,
@@ -54,8 +57,8 @@ class TurnRunner:
     ) -> None:
         self._settings = settings
         self._agents = agents
-        self._models = models
-        self._prices = prices
+        self._providers = Providers.of(settings, models)
+        self._money = money
         self._store = store
         self._desk = desk
         self._commands = commands
@@ -81,6 +84,9 @@ class TurnRunner:
                 raise asyncio.CancelledError from None
             except Exception as error:  # noqa: BLE001 - a fault of ours must not leave a job without an end
                 return await self._broke(work, error)
+            finally:
+                if job.lost:
+                    self._money.late.post(turn.tenant, work.postable())
 
     async def unrunnable(self, job: Claimed, reason: str) -> Ended:
         """The end of a job of ours that cannot be run at all: it goes to the dead store with its payload as it is."""
@@ -94,7 +100,7 @@ class TurnRunner:
         # Without its text it never was part of the conversation.
         state = "dead" if turn.message else "rejected"
         with witnessed(work):
-            await self._find_lost_calls(work)
+            await self._take_over_calls(work)
             return await self._end(work, Failed(state, JobError("unrunnable", reason)))
 
     async def _unreadable(self, job: Claimed) -> TurnPayload:
@@ -131,13 +137,12 @@ class TurnRunner:
         """What was said before, and whether this run is over already: then only its announcement is missing."""
         history = work.agent.history_messages if work.agent else 0
         loaded = await self._store.load(work.payload, work.job, history, self._give_up(work))
-        await self._find_lost_calls(work)
+        await self._take_over_calls(work)
         if loaded.ended is not None:
-            await self._store.post(work.payload.tenant, work.postable(), self._give_up(work))
             return _announce(loaded.ended)
         work.history = (*loaded.history, *work.interrupted) if history else ()
         work.errors = work.earlier_errors()
-        work.settings = loaded.settings
+        work.settings, work.spent = loaded.settings, loaded.spent
         if work.agent is not None:
             work.agent = tuned(work.agent, loaded.settings)
         if not loaded.tenant_known:
@@ -148,16 +153,24 @@ class TurnRunner:
         work.user_id = work.user_id or owner
         return None
 
-    async def _find_lost_calls(self, work: Work) -> None:
-        """Calls of attempts whose worker vanished: booked with what their readers saw of them."""
-        if not work.job.open_calls:
+    async def _take_over_calls(self, work: Work) -> None:
+        """Calls of earlier attempts: posted, with what their readers saw of those whose worker vanished, and settled.
+
+        What they cost is what the ledger says then: the worker that was given up on may have posted them before us.
+        """
+        job, tenant = work.job, work.payload.tenant
+        if not job.open_calls:
             return
-        seen = await self._texts_by_attempt(work.job.id)
-        for call_id, raw in work.job.open_calls.items():
-            row = read_row(raw)
-            work.rows[call_id] = lost_row(row, seen.get(row.attempt, ""), self._prices)
+        seen = await self._texts_by_attempt(job.id)
+        rows = [read_row(raw) for raw in job.open_calls.values()]
+        sent = [lost_row(row, seen.get(row.attempt, ""), self._money.prices) for row in rows if row.status != "unsent"]
+        booked = await self._store.book(tenant, sent, self._give_up(work))
+        settlements = [Settlement(call_id, booked.get(call_id, Amount(0, 0))) for call_id in job.open_calls]
+        if not await persist(lambda: self._money.till.settle(job, settlements), self._give_up(work)):
+            raise LeaseLost("the job was taken over while its calls were settled")
+        for row in sent:
             if row.status == "lost":  # whoever settled it has counted it
-                metrics.count_call(work.rows[call_id], work.agent.id if work.agent else metrics.UNKNOWN)
+                metrics.count_call(row, work.agent.id if work.agent else metrics.UNKNOWN)
 
     async def _texts_by_attempt(self, job_id: str) -> dict[int, str]:
         texts: dict[int, str] = {}
@@ -186,20 +199,21 @@ class TurnRunner:
     # --- answer -------------------------------------------------------------------------------------------------
 
     async def _answer(self, work: Work) -> Verdict:
+        spending = Spending(work, self._money, self._store, self._give_up(work))
         context = TurnContext(
             work,
-            models=self._models,
-            prices=self._prices,
+            providers=self._providers,
+            prices=self._money.prices,
+            spending=spending,
             desk=self._desk,
             max_tokens=work.settings.max_tokens or self._settings.max_tokens,
-            model_timeout_s=self._settings.model_timeout_s,
-            give_up=self._give_up(work),
         )
         try:
-            outcome = await answer(work, context, self._policy)
+            outcome = await answer(work, context, self._policy, self._settings.degraded_reply)
         except asyncio.CancelledError:
-            await context.settled()
             if not work.job.cancelled or work.job.lost:
+                with contextlib.suppress(Unavailable):
+                    await spending.settled()
                 raise  # handed back, or no longer ours; the rows stand in Redis
             _task().uncancel()
             outcome = _cancelled()
@@ -210,7 +224,7 @@ class TurnRunner:
                 verdict = await self._retry(work, outcome)
             case _:
                 assert_never(outcome)
-        await context.settled()
+        await spending.settled()  # else Redis would forget what it has not counted
         return verdict
 
     async def _retry(self, work: Work, outcome: Retry) -> Again:
@@ -269,6 +283,7 @@ class TurnRunner:
             finished_us=survivor.finished_us,
             reply=outcome.reply.text if isinstance(outcome, Done) else None,
             incomplete=outcome.reply.incomplete if isinstance(outcome, Done) else None,
+            degraded=outcome.degraded if isinstance(outcome, Done) else None,
             cache=cache_of(work) if isinstance(outcome, Done) else None,
             error=error,
             payload=(work.raw_payload or taken_in.kept(payload, work.taken_in)) if failed else None,
@@ -296,6 +311,8 @@ def _announce(record: JobRecord) -> Ended:
     }
     if record.reply is not None:
         fields["reply"] = record.reply
+    if record.degraded is not None:
+        fields["degraded"] = record.degraded
     return Ended(fields)
 
 

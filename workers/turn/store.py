@@ -14,12 +14,12 @@ import msgspec
 from agents.api import Message
 from shared.db import Pool, jsonb
 from shared.errors import LeaseLost, Unavailable
-from shared.jobs import JobError, JobRecord
+from shared.jobs import Degraded, JobError, JobRecord
 from shared.telemetry import tracing
 from shared.tenants import TenantSettings, read_settings
 from shared.wire import TurnPayload
 from sql import queries
-from workers.ledger.book import LedgerRow
+from workers.ledger.book import Amount, LedgerRow
 from workers.queue.scripts import Claimed
 from workers.turn.taken_in import TakenInEnd
 from workers.turn.work import AttemptError
@@ -36,6 +36,8 @@ class LoadedContext(msgspec.Struct, frozen=True):
     history: tuple[Message, ...]
     tenant_known: bool
     settings: TenantSettings
+    spent: Amount | None = None
+    """By this conversation so far; None: ask, should Redis not know it."""
 
 
 class TurnEnd(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,6 +65,7 @@ class TurnEnd(msgspec.Struct, frozen=True, kw_only=True):
     finished_us: int
     reply: str | None = None
     incomplete: str | None = None
+    degraded: Degraded | None = None
     cache: str | None = None
     error: JobError | None = None
     payload: TurnPayload | str | None = None
@@ -93,7 +96,9 @@ class TurnStore:
         ended = msgspec.json.decode(row["ended"], type=JobRecord) if row["ended"] else None
         messages = tuple(msgspec.json.decode(row["history"], type=list[Message]))
         settings = read_settings(row["settings"])
-        return LoadedContext(ended, row["conversation_user"], messages, row["tenant_known"], settings)
+        known = row["spent_nano_usd"] is not None
+        spent = Amount(row["spent_nano_usd"], row["spent_tokens"]) if known else None
+        return LoadedContext(ended, row["conversation_user"], messages, row["tenant_known"], settings, spent)
 
     async def end(self, tenant: str, end: TurnEnd, give_up: Callable[[], bool]) -> JobRecord:
         """The job's one end: this one, or that of whoever came first. Raises LeaseLost when it was taken over."""
@@ -112,6 +117,20 @@ class TurnStore:
         if rows:
             text = jsonb(rows)
             await persist(lambda: self._pool.fetchrow(queries["end_attempt"], tenant, text), give_up)
+
+    async def book(self, tenant: str, rows: list[LedgerRow], give_up: Callable[[], bool]) -> dict[str, Amount]:
+        """Adds rows of earlier attempts and says what the ledger has for them: theirs, where they came first."""
+        text = jsonb(rows)
+        booked = await persist(lambda: self._pool.fetch(queries["book_calls"], tenant, text), give_up)
+        return {row["call_id"]: Amount(row["cost_nano_usd"], row["tokens"]) for row in booked}
+
+    async def spent(self, tenant: str, conversation_id: str, give_up: Callable[[], bool]) -> Amount:
+        """All that a conversation has ever cost."""
+        query = queries["conversation_spent"]
+        row = await persist(lambda: self._pool.fetchrow(query, tenant, conversation_id), give_up)
+        if row is None:
+            raise RuntimeError("conversation_spent returns one row")
+        return Amount(row["cost_nano_usd"], row["tokens"])
 
 
 async def persist(statement: Callable[[], Awaitable[T]], give_up: Callable[[], bool]) -> T:

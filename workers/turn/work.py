@@ -9,10 +9,10 @@ import msgspec
 
 from agents.api import Agent, Message, Reply
 from shared.errors import SwitchboardError
-from shared.jobs import JobError, JobRecord
+from shared.jobs import Degraded, JobError, JobRecord
 from shared.tenants import TenantSettings
 from shared.wire import TurnPayload
-from workers.ledger.book import LedgerRow
+from workers.ledger.book import Amount, LedgerRow
 from workers.queue.scripts import Claimed
 from workers.turn import taken_in
 from workers.turn.taken_in import TakenIn
@@ -32,7 +32,7 @@ class AttemptError(msgspec.Struct, frozen=True):
 
 @dataclass(slots=True)
 class Work:
-    """One attempt at one turn. `rows` are the ledger rows of its calls, and of lost calls of earlier attempts."""
+    """One attempt at one turn. `rows` are the ledger rows of its calls."""
 
     job: Claimed
     payload: TurnPayload
@@ -45,6 +45,8 @@ class Work:
     """Earlier messages that this turn answers, or knows of because it interrupted them; oldest first."""
     settings: TenantSettings = field(default_factory=TenantSettings)
     """The tenant's, from load on."""
+    spent: Amount | None = None
+    """By the conversation before this turn; None: not known here."""
     record: JobRecord | None = None
     """How this attempt ended its job."""
     retried: JobError | None = None
@@ -82,6 +84,7 @@ class Work:
 @dataclass(frozen=True, slots=True)
 class Done:
     reply: Reply
+    degraded: Degraded | None = None
 
 
 @dataclass(frozen=True, slots=True)

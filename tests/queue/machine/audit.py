@@ -199,7 +199,9 @@ def nothing_outlives_its_job(model: Model, after: Snapshot) -> None:
         if job.ours and not job.forgotten:
             assert len(after.items(keys.events(job.id))) <= MAX_EVENTS
             assert (after.entries[keys.job(job.id)].expires_ms == -1) == (not job.over or job.heir is not None)
-            assert after.fields(keys.calls(job.id)) == job.calls
+            fields = after.fields(keys.calls(job.id))
+            assert {name: row for name, row in fields.items() if not name.endswith(keys.HOLD)} == job.calls
+            assert {name.removesuffix(keys.HOLD) for name in fields if name.endswith(keys.HOLD)} == job.held
 
 
 def _parked(after: Snapshot, key: str) -> dict[str, float]:

@@ -18,6 +18,7 @@ from shared.redis import Commands, connect
 from shared.scripts import Intake, Script, read_events
 from shared.wire import Event
 from tests.queue.machine.snapshot import LOOK, Snapshot
+from workers.ledger.purse import Purse
 from workers.queue import codec
 from workers.queue.scripts import QueueScripts
 
@@ -93,6 +94,9 @@ class Lab:
             result_ttl_s=RESULT_TTL_S,
         )
 
+    def purse(self, name: str) -> Purse:
+        return Purse(self.commands, keys.queue(name))
+
     def moment(self, in_s: int) -> datetime:
         """Of the server's clock, to the millisecond."""
         seconds, us = (int(part) for part in self.command("TIME"))
@@ -115,6 +119,7 @@ class Lab:
 
     def empty(self) -> None:
         self.command("FLUSHDB")
+        self.command("HSET", keys.MONEY, "epoch", "1")
         self.passed_ms = 0
 
     def close(self) -> None:

@@ -44,6 +44,8 @@ class Job:
     cancelled: bool = False
     calls: dict[str, str] = field(default_factory=dict)
     """Ledger rows that Postgres does not have."""
+    held: set[str] = field(default_factory=set)
+    """Of those, calls that are not settled."""
     seq: int = 0
     shown: bool = False
     """Readers were shown text since the last reset."""

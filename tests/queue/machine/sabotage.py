@@ -56,10 +56,16 @@ IN_TIME: dict[str, Edit] = {
     ),
     "finish ends an attempt twice": ("mine[id] = nil", "mine[id] = mine[id]"),
     "emit does not compare claims": ("redis.call('HGET', held, id) == ARGV[i + 1]", "true"),
-    "book does not compare claims": (
-        "if redis.call('HGET', KEYS[1] .. ':held:' .. ARGV[1], ARGV[2]) ~= ARGV[3]",
-        "if false",
+    "reserve does not compare claims": (
+        "if redis.call('HGET', KEYS[1] .. ':held:' .. ARGV[1], ARGV[2]) ~= ARGV[3] then return { 'LOST' } end",
+        "",
     ),
+    "settle does not compare claims": (
+        "if redis.call('HGET', KEYS[1] .. ':held:' .. ARGV[1], ARGV[2]) ~= ARGV[3] then return 'LOST' end",
+        "",
+    ),
+    "a call is reserved twice": ("if known[2] then return { 'HELD', cjson.decode(known[2]).of, 0 } end", ""),
+    "a late reservation stands": ("if known[1] then return { 'LOST' } end", ""),
     "a worker without a lease may claim": ("return deadline and tonumber(deadline) > clock()", "return true"),
     "a follower's end lets somebody go": (
         "    redis.call('LREM', list, 1, id)\n    return nil",

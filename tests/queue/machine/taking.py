@@ -113,6 +113,7 @@ def hand_out(model: Model, worker: str, claims: Sequence[Claimed]) -> None:
         rows = {call: row.decode() for call, row in claimed.open_calls.items()}
         known = claimed.attempt, claimed.run, claimed.cancelled, rows, claimed.user_id or ""
         assert known == (job.attempts + 1, job.run, job.cancelled, job.calls, job.user)
+        assert claimed.holds.keys() == job.held
         assert [entry.split(b" ")[1].decode() for entry in claimed.taken_in] == [other.id for other in job.taken]
         assert not job.ours or str(claimed.started_us) == (job.started_us or claimed.claim)
         assert claimed.created_us == (job.created_us or None)

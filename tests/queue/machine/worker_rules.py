@@ -2,16 +2,20 @@
 
 from typing import Literal
 
+import msgspec
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, rule
 
 from shared import keys
 from shared.jobs import JobState
+from tests.ledger.rows import a_row
 from tests.queue.machine import taking
 from tests.queue.machine.intake import Intake
 from tests.queue.machine.lab import lasting_s, reap
 from tests.queue.machine.model import Attempt, Worker
 from tests.queue.machine.steps import after_a_claim, number, one_of, some_of, ticks
+from workers.ledger.book import Amount
+from workers.ledger.purse import Held, Lost, Offer, Settlement
 from workers.queue.scripts import Claimed, Finish
 
 MAX_WORKERS = 5
@@ -158,18 +162,45 @@ class WorkerRules(Intake):
 
     @after_a_claim
     @rule(pick=number, call=st.sampled_from(["a", "b"]))
-    def book(self, pick: int, call: str) -> None:
-        ours = [a for a in self.model.attempts if a.job.ours]
-        attempt = one_of([a for a in ours if self.model.is_current(a)] if pick % 4 else ours, pick)
-        if attempt is None:
+    def reserve(self, pick: int, call: str) -> None:
+        """Open a call; the same one again changes nothing."""
+        if (attempt := self._spender(pick)) is None:
             return
-        row = f'{{"claim":"{attempt.claim}"}}'
-        kept = self.lab.do(self.lab.queue(attempt.job.queue).book(_claimed(attempt), {call: row.encode()}))
-        assert kept == self.model.is_current(attempt)
-        if kept:
-            attempt.job.calls[call] = row
+        job, row = attempt.job, a_row(call, request_id=attempt.claim)
+        purse = self.lab.purse(job.queue)
+        answer = self.lab.do(purse.reserve(_claimed(attempt), [Offer(row, Amount(2, 1))], []))
+        known = call in job.calls
+        if not self.model.is_current(attempt) or (known and call not in job.held):
+            assert answer == Lost()
         else:
+            assert answer == Held(0)
+        if answer == Lost() or known:
             self.nothing_changed()
+        else:
+            job.calls[call] = msgspec.json.encode(row).decode()
+            job.held.add(call)
+
+    @after_a_claim
+    @rule(pick=number, call=st.sampled_from(["a", "b"]), posted=st.booleans())
+    def settle(self, pick: int, call: str, posted: bool) -> None:
+        if (attempt := self._spender(pick)) is None:
+            return
+        job, row = attempt.job, f'{{"claim":"{attempt.claim}"}}'
+        settlement = Settlement(call, Amount(1, 1), b"" if posted else row.encode())
+        settled = self.lab.do(self.lab.purse(job.queue).settle(_claimed(attempt), [settlement]))
+        assert settled == self.model.is_current(attempt)
+        if not settled:
+            self.nothing_changed()
+            return
+        job.held.discard(call)
+        if posted:
+            job.calls.pop(call, None)
+        else:
+            job.calls[call] = row
+
+    def _spender(self, pick: int) -> Attempt | None:
+        ours = [a for a in self.model.attempts if a.job.ours]
+        return one_of([a for a in ours if self.model.is_current(a)] if pick % 4 else ours, pick)
 
     @rule(queue=st.sampled_from(["default", "slow"]))
     def sweep(self, queue: str) -> None:
@@ -214,6 +245,7 @@ class WorkerRules(Intake):
         job = attempt.job
         if order.posted:
             job.calls.clear()
+            job.held.clear()
         if order.verb == "end":
             self.model.end(job, state)
             return
@@ -233,9 +265,9 @@ def _order(attempt: Attempt, verb: Verb, wait: int, posted: bool, state: JobStat
 
 
 def _claimed(attempt: Attempt) -> Claimed:
-    """As much of it as a booking needs."""
+    """As much of it as the purse needs."""
     job = attempt.job
     return Claimed(
-        job.id, "", job.attempts, None, job.created_us, job.run, 0, False, None, None, {},
+        job.id, "", job.attempts, None, job.created_us, job.run, 0, False, None, None, {}, {},
         claim=attempt.claim, worker=attempt.worker,
     )  # fmt: skip
