@@ -7,7 +7,6 @@
 import json
 import re
 from typing import Annotated, Any, NoReturn
-from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -22,6 +21,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from ingress.message import INVISIBLE, MAX_BOOK_NAME_CHARS, MAX_ID_CHARS, UNPRINTABLE, ChatMessage, plain_message
+from shared.addresses import fault_of
 from shared.config import Settings
 from shared.errors import InvalidRequest
 from shared.wire import Policy
@@ -96,15 +96,12 @@ def _within_ttl_limit(ttl_s: int, info: ValidationInfo) -> int:
     return ttl_s
 
 
-def _web_address(text: str) -> str:
-    """Structure only: whether the address may be called is decided when it is."""
-    try:
-        parts = urlsplit(text)
-        _ = parts.port  # raises for one that is no number
-    except ValueError:
-        parts = urlsplit("")
-    if parts.scheme not in {"http", "https"} or not parts.hostname or any(c.isspace() for c in text):
+def _web_address(text: str, info: ValidationInfo) -> str:
+    """What can be seen of it: where its name leads is looked up when it is called."""
+    if any(c.isspace() for c in text):
         raise _fault("not_a_url", "must be an http or https URL with a host")
+    if fault := fault_of(text, allow_private=_settings(info).delivery_allow_private):
+        raise _fault("not_a_url", fault)
     return text
 
 

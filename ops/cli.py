@@ -11,7 +11,9 @@ from typing import Annotated, Any
 import typer
 
 from ops import jobs
+from ops.alerts import command as alerts
 from ops.dead import command as dead
+from ops.deliveries import command as deliveries
 from ops.tenants import command as tenants
 from ops.usage import command as usage
 from shared.config import Settings, unknown_variables
@@ -23,6 +25,9 @@ app.add_typer(jobs.app, name="jobs")
 app.add_typer(tenants.tenants, name="tenants")
 app.add_typer(tenants.keys, name="keys")
 app.add_typer(usage.app, name="usage")
+app.add_typer(deliveries.endpoints, name="endpoints")
+app.add_typer(deliveries.deliveries, name="deliveries")
+app.add_typer(alerts.app, name="alerts")
 
 
 def main() -> None:
@@ -76,6 +81,16 @@ def worker(
     from workers.main import run  # noqa: PLC0415 - loaded by this command only
 
     sys.exit(run(_settings(queue=queue, worker_concurrency=concurrency)))
+
+
+@app.command()
+def delivery(
+    concurrency: Annotated[int | None, typer.Option(min=1, help="Requests under way at once.")] = None,
+) -> None:
+    """Send what is owed: webhooks, and alerts to Slack and by e-mail."""
+    from workers.delivery.main import run  # noqa: PLC0415 - loaded by this command only
+
+    sys.exit(run(_settings(delivery_concurrency=concurrency)))
 
 
 @app.command()

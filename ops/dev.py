@@ -90,12 +90,20 @@ class _Stack:
         if standin:
             self._add("standin", ["ops.standin", "--host", "127.0.0.1", "--port", str(self.ports.standin)], environment)
         self._add("ingress", ["ops", "ingress"], environment)
+        self._add_delivery(environment)
         self._add("console", ["ops", "console"], {**environment, "PORT": str(self.ports.console)})
         for number in range(1, workers + 1):
             self._add(f"worker-{number}", ["ops", "worker"], environment, restart_when_killed=True)
         self._wait_until_healthy()
         ingress, console = self.url(self.ports.ingress), self.url(self.ports.console)
         print_panel(ingress, console, self.ports, self.backends, standin=standin, data=self.directory.path)
+
+    def _add_delivery(self, environment: Mapping[str, str]) -> None:
+        """Needs the role that sees every tenant: with a Postgres of the user's own there may be none."""
+        if self.backends.ops_database_url:
+            self._add("delivery", ["ops", "delivery"], environment, restart_when_killed=True)
+        else:
+            print("no deliveries are sent: SWITCHBOARD_OPS_DATABASE_URL is not set", flush=True)
 
     def _add(
         self, name: str, module: Sequence[str], environment: Mapping[str, str], *, restart_when_killed: bool = False

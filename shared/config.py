@@ -62,6 +62,15 @@ HttpUrl = Annotated[
     ),
     AfterValidator(_address),
 ]
+SmtpUrl = Annotated[
+    str,
+    Field(
+        pattern=r"^smtps?://[^/]",
+        description="an address smtp://[user:password@]host[:port][?starttls=true|false], or smtps://…",
+        examples=["smtp://user:password@mail.example.org:587"],
+    ),
+    AfterValidator(_address),
+]
 
 
 def _amount(value: str) -> str:
@@ -204,6 +213,23 @@ class Settings(BaseSettings):
     breaker_failures: Annotated[int, Field(ge=0)] = 5
     breaker_window_s: Seconds = 30.0
     breaker_cooldown_s: Seconds = 10.0
+
+    # deliveries and alerts
+    delivery_concurrency: Positive = 200
+    """Requests under way in one delivery process."""
+    delivery_per_receiver: Positive = 4
+    """Requests under way to one receiver, in all delivery processes together: one that hangs holds up nobody else."""
+    delivery_timeout_s: Seconds = 15.0
+    delivery_give_up_days: Positive = 5
+    """An endpoint that failed for so long without one success is disabled."""
+    delivery_allow_private: bool = False
+    """Callback URLs and endpoints may lead to private addresses and any port: for development and tests only."""
+    webhook_secret: SecretStr = SecretStr("")
+    """Secrets that sign webhooks are derived from it; `secret` when not given. A change changes all of them."""
+    smtp_url: SmtpUrl | None = None
+    """Server that takes alerts by e-mail; none: nobody is told so. STARTTLS is required unless `starttls=false`."""
+    alert_from: Annotated[str, Field(pattern=r"^[^@\s]+@[^@\s]+$")] = "switchboard@localhost"
+    """Sender of e-mails."""
 
     # the response cache
     cache_ttl_s: Annotated[int, Field(ge=0, le=86_400)] = 300

@@ -26,7 +26,7 @@ from workers.ledger.recount import Recount
 from workers.maintenance.ends import EndsWriter
 from workers.metrics import WorkerState, expect
 from workers.models.catalog import OpenModel, close_models, open_models
-from workers.probes import serving
+from workers.probes import lease_of, serving
 from workers.queue.scripts import Claimed
 from workers.queue.start import chat_worker, settle_heap
 from workers.queue.worker import LeaseWorker
@@ -108,7 +108,7 @@ async def observed(settings: Settings, worker: LeaseWorker, commands: Commands, 
     try:
         async with (
             vitals(lambda: [commands, *worker.commands], lambda: [pool]),
-            serving(settings, worker, pool) as address,
+            serving(settings, lease_of(worker), pool) as address,
             announced(commands, settings.queue, address),
         ):
             yield

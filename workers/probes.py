@@ -1,13 +1,14 @@
 """A worker's own small HTTP server: `/metrics`, `/health/live`, `/health/ready`; on with SWITCHBOARD_METRICS_PORT.
 
-It lives in the worker's event loop on purpose: a loop that is stuck answers no probe. Several workers on one host take
-the first free port each, from the setting on; which one is logged, and told to Prometheus by `scrape.py`.
+Chat workers and delivery processes have one. It lives in the process's event loop on purpose: a loop that is stuck
+answers no probe. Several on one host take the first free port each, from the setting on; which one is logged, and told
+to Prometheus by `scrape.py`.
 """
 
 import asyncio
 import errno
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 import structlog
@@ -30,9 +31,12 @@ PORTS = 64
 PROBE_TIMEOUT_S = 2.0
 _NO_STORE = {"cache-control": "no-store"}
 
+Work = Callable[[], tuple[str, str]]
+"""What must be well beside Postgres: its name, and `ok` or what is wrong."""
+
 
 @asynccontextmanager
-async def serving(settings: Settings, worker: LeaseWorker, pool: Pool) -> AsyncIterator[str | None]:
+async def serving(settings: Settings, work: Work, pool: Pool) -> AsyncIterator[str | None]:
     """While the block lasts. Its `host:port`; None when it is switched off. Raises ConfigError without a free port."""
     if not settings.metrics_port:
         yield None
@@ -41,7 +45,7 @@ async def serving(settings: Settings, worker: LeaseWorker, pool: Pool) -> AsyncI
     port = listening.getsockname()[1]
     server = _InThisLoop(
         uvicorn.Config(
-            _app(settings, worker, pool),
+            _app(settings, work, pool),
             http="httptools",
             ws="none",
             lifespan="off",
@@ -84,7 +88,7 @@ class _InThisLoop(uvicorn.Server):
         yield
 
 
-def _app(settings: Settings, worker: LeaseWorker, pool: Pool) -> Starlette:
+def _app(settings: Settings, work: Work, pool: Pool) -> Starlette:
     async def metrics(request: Request) -> Response:
         token = settings.metrics_token
         if token is not None and not opens(token, request.headers.get("authorization", "")):
@@ -95,7 +99,8 @@ def _app(settings: Settings, worker: LeaseWorker, pool: Pool) -> Starlette:
         return JSONResponse({"status": "ok"}, headers=_NO_STORE)
 
     async def ready(_request: Request) -> Response:
-        parts = {"lease": _lease(worker), "postgres": await _postgres(pool)}
+        name, said = work()
+        parts = {name: said, "postgres": await _postgres(pool)}
         well = all(said == "ok" for said in parts.values())
         body = {"status": "ok" if well else "unavailable", "parts": parts}
         return JSONResponse(body, 200 if well else 503, headers=_NO_STORE)
@@ -105,10 +110,13 @@ def _app(settings: Settings, worker: LeaseWorker, pool: Pool) -> Starlette:
     )
 
 
-def _lease(worker: LeaseWorker) -> str:
-    if worker.draining:
-        return "given up: draining"
-    return "ok" if worker.has_lease else "none"
+def lease_of(worker: LeaseWorker) -> Work:
+    def lease() -> tuple[str, str]:
+        if worker.draining:
+            return "lease", "given up: draining"
+        return "lease", "ok" if worker.has_lease else "none"
+
+    return lease
 
 
 async def _postgres(pool: Pool) -> str:

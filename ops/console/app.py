@@ -22,9 +22,20 @@ from ingress.problems import EXCEPTION_HANDLERS
 from ingress.request_log import RequestLog
 from ingress.responses import json_response
 from ingress.strangers import Strangers
+from ops.alerts.books import AlertBooks
 from ops.console.load import Load
 from ops.console.openapi.operations import CONSOLE
+from ops.console.routes.alerts import AlertResource, list_alert_events, list_alerts, test_alert
 from ops.console.routes.dead import DeadJobResource, DeadJobsRetry, list_dead_jobs, retry_dead_job
+from ops.console.routes.deliveries import (
+    EndpointResource,
+    EndpointsResource,
+    get_delivery,
+    list_deliveries,
+    replay_delivery,
+    rotate_default_secret,
+    rotate_endpoint_secret,
+)
 from ops.console.routes.health import live, ready
 from ops.console.routes.metrics import metrics, metrics_targets
 from ops.console.routes.queues import list_queues
@@ -40,6 +51,8 @@ from ops.console.routes.tenants import (
 from ops.console.state import Console, KeyBooks
 from ops.console.upkeep import kept_up
 from ops.dead.desk import Desk
+from ops.deliveries.books import DeliveryBooks
+from ops.deliveries.gate import Gate
 from ops.tenants.books import TenantBooks
 from ops.usage.books import UsageBooks
 from ops.usage.route import show_usage
@@ -58,6 +71,10 @@ async def index(_request: Request) -> Response:
         "queues": "/v1/queues",
         "tenants": "/v1/tenants",
         "usage": "/v1/usage",
+        "endpoints": "/v1/endpoints",
+        "deliveries": "/v1/deliveries",
+        "alerts": "/v1/alerts",
+        "alert_events": "/v1/alert-events",
         "metrics": "/metrics",
         "openapi": "/openapi.json",
         "docs": "/docs",
@@ -88,6 +105,17 @@ ROUTES = [
     Route("/v1/tenants/{tenant_id}/keys", KeysResource),
     Route("/v1/keys/{key_id}", KeyResource),
     Route("/v1/usage", show_usage),
+    Route("/v1/endpoints", EndpointsResource),
+    Route("/v1/endpoints/{endpoint_id}", EndpointResource),
+    Route("/v1/endpoints/{endpoint_id}/rotate", rotate_endpoint_secret, methods=["POST"]),
+    Route("/v1/webhook-secret/rotate", rotate_default_secret, methods=["POST"]),
+    Route("/v1/deliveries", list_deliveries),
+    Route("/v1/deliveries/{delivery_id}", get_delivery),
+    Route("/v1/deliveries/{delivery_id}/replay", replay_delivery, methods=["POST"]),
+    Route("/v1/alerts", list_alerts),
+    Route("/v1/alerts/{name}", AlertResource),
+    Route("/v1/alerts/{name}/test", test_alert, methods=["POST"]),
+    Route("/v1/alert-events", list_alert_events),
 ]
 
 
@@ -136,6 +164,8 @@ async def opened(settings: Settings) -> AsyncIterator[Console]:
         if books is not None:
             await closing.enter_async_context(kept_up(books))
         await closing.enter_async_context(vitals(lambda: [commands], lambda: [*{pool, ops_pool}]))
+        gate = Gate(settings)
+        closing.callback(gate.close)
         yield Console(
             settings=settings,
             commands=commands,
@@ -149,6 +179,10 @@ async def opened(settings: Settings) -> AsyncIterator[Console]:
             tenants=TenantBooks(pool, books, commands, agents),
             usage_of_tenant=await UsageBooks.over(pool),
             usage_of_all=await UsageBooks.over(ops_pool),
+            deliveries_of_tenant=await DeliveryBooks.over(pool, settings, gate),
+            deliveries_of_all=await DeliveryBooks.over(ops_pool, settings, gate),
+            alerts_of_tenant=await AlertBooks.over(pool, settings, gate),
+            alerts_of_all=await AlertBooks.over(ops_pool, settings, gate),
         )
 
 

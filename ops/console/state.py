@@ -11,8 +11,10 @@ from starlette.requests import Request
 
 from ingress.auth import ApiKeys, Principal, known_by_key, principal_of
 from ingress.strangers import Strangers
+from ops.alerts.books import AlertBooks
 from ops.console.load import Load
 from ops.dead.desk import Desk
+from ops.deliveries.books import DeliveryBooks
 from ops.tenants.books import TenantBooks
 from ops.usage.books import UsageBooks
 from shared.config import Settings
@@ -64,6 +66,10 @@ class Console:
     tenants: TenantBooks
     usage_of_tenant: UsageBooks
     usage_of_all: UsageBooks
+    deliveries_of_tenant: DeliveryBooks
+    deliveries_of_all: DeliveryBooks
+    alerts_of_tenant: AlertBooks
+    alerts_of_all: AlertBooks
 
     async def authenticate(self, request: Request, *, tenant: str | None = None) -> Visitor:
         """The visitor, who wants to see `tenant`, or all that the key opens. Raises Unauthorized, Forbidden,
@@ -97,11 +103,25 @@ class Console:
     def usage(self, visitor: Visitor) -> UsageBooks:
         return self.usage_of_tenant if self.desk(visitor) is self.of_tenant else self.usage_of_all
 
+    def deliveries(self, visitor: Visitor) -> DeliveryBooks:
+        return self.deliveries_of_tenant if self.desk(visitor) is self.of_tenant else self.deliveries_of_all
+
+    def alerts(self, visitor: Visitor) -> AlertBooks:
+        return self.alerts_of_tenant if self.desk(visitor) is self.of_tenant else self.alerts_of_all
+
     async def _principal(self, request: Request) -> tuple[str, Principal]:
         attempt = self.strangers.attempt(request.scope)
         sha256, principal = await known_by_key(self.api_keys, request.headers.get("authorization", ""), attempt)
         context.bind(tenant=principal.tenant, key=sha256[:BY_LENGTH])
         return sha256, principal
+
+
+def tenant_of(visitor: Visitor) -> str:
+    """The one tenant that a request is about. Raises InvalidRequest."""
+    if visitor.tenant is None:
+        fault = {"field": "tenant", "message": "must be given: this is done for one tenant"}
+        raise InvalidRequest("The request has faults; `errors` lists all of them.", faults=[fault])
+    return visitor.tenant
 
 
 def console_of(request: Request) -> Console:

@@ -72,6 +72,8 @@ def for_children(settings: Settings, ports: Ports, backends: Backends) -> Mappin
         environment["SWITCHBOARD_LOG_FORMAT"] = "console"
     if "metrics_port" not in settings.model_fields_set:
         environment["SWITCHBOARD_METRICS_PORT"] = str(ports.metrics)
+    if "delivery_allow_private" not in settings.model_fields_set:
+        environment["SWITCHBOARD_DELIVERY_ALLOW_PRIVATE"] = "true"  # a developer's receiver is on this machine
     if "drain_s" not in settings.model_fields_set:
         environment["SWITCHBOARD_DRAIN_S"] = str(DRAIN_S)
     return environment

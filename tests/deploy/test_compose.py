@@ -8,7 +8,7 @@ import pytest
 from shared.config import Settings, environment_name
 from tests.deploy.reading import REPOSITORY, compose, procfile, seconds
 
-OURS = ["ingress", "worker", "console", "release"]
+OURS = ["ingress", "worker", "delivery", "console", "release"]
 TEXT = (REPOSITORY / "docker-compose.yml").read_text()
 SECRET = re.compile(r"PASSWORD|SECRET|KEY$")
 
@@ -42,7 +42,7 @@ def test_workers_can_be_scaled(services: dict[str, Any]) -> None:
     assert {"ports", "container_name", "hostname"} & services["worker"].keys() == set()
 
 
-@pytest.mark.parametrize("name", ["ingress", "worker", "console"])
+@pytest.mark.parametrize("name", ["ingress", "worker", "delivery", "console"])
 def test_processes_wait_for_the_release_and_for_healthy_servers(services: dict[str, Any], name: str) -> None:
     conditions = {on: how["condition"] for on, how in services[name]["depends_on"].items()}
     assert conditions == {
@@ -89,4 +89,10 @@ def test_a_process_is_given_only_settings_that_exist(services: dict[str, Any], n
 
 def test_each_duty_has_its_own_database_login(services: dict[str, Any]) -> None:
     roles = {name: set(re.findall(r"switchboard_(app|ops|owner)", str(services[name]["environment"]))) for name in OURS}
-    assert roles == {"ingress": {"app"}, "worker": {"app"}, "console": {"app", "ops"}, "release": {"owner"}}
+    assert roles == {
+        "ingress": {"app"},
+        "worker": {"app"},
+        "delivery": {"app", "ops"},
+        "console": {"app", "ops"},
+        "release": {"owner"},
+    }

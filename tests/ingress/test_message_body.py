@@ -98,6 +98,9 @@ def faults_of(body: dict[str, Any]) -> dict[str, str]:
         ({"callback_url": "https:///path"}, "callback_url"),
         ({"callback_url": "https://host:port/"}, "callback_url"),
         ({"callback_url": "https://host/a b"}, "callback_url"),
+        ({"callback_url": "http://127.0.0.1:8080/hook"}, "callback_url"),
+        ({"callback_url": "http://169.254.169.254/latest/meta-data"}, "callback_url"),
+        ({"callback_url": "https://redis.internal/"}, "callback_url"),
         ({"callback_url": "https://h/" + "x" * 2048}, "callback_url"),
         ({"metadata": []}, "metadata"),
         ({"metadata": {str(n): n for n in range(17)}}, "metadata"),
@@ -133,7 +136,7 @@ def test_the_limits_themselves_are_allowed() -> None:
     body = {
         "message": "x" * 32_000,
         "conversation_id": "x" * 128,
-        "callback_url": "http://localhost:8080/" + "x" * 2026,
+        "callback_url": "http://example.com:8080/" + "x" * 2024,
         "metadata": {"k" * 64: "v" * 512, **{str(n): n for n in range(15)}},
         "ttl_s": 86_400,
         "domain": "x" * 64,

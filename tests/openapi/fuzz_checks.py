@@ -14,9 +14,11 @@ BY_STATE = frozenset({"/problems/idempotency_mismatch", "/problems/conversation_
 """422 for what other requests have done before; 401, 404 and 409 are such by themselves."""
 BY_PROSE = frozenset(
     {"callback_url", "cursor", "metadata", "by", "period", "from", "to", "fill", "expires_at", "scopes", "settings"}
+    | {"url", "targets", "thresholds", "tenant", "event_types", ""}
 )
-"""Fields with a rule that only their description states: a URL's inner order, a cursor's origin, a size in bytes,
-which of a report's parameters go together, and all of a tenant's settings, whose models must have a price."""
+"""Fields with a rule that only their description states: a URL's inner order and where its name leads, a cursor's
+origin, a size in bytes, which of a report's parameters go together, all of a tenant's settings, whose models must have
+a price, which thresholds are shares, whose tenant an operator means; and a rule as a whole, for what its metric has."""
 
 
 @schemathesis.check

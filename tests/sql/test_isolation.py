@@ -17,7 +17,7 @@ KEYS = {"alpha": "a" * 64, "beta": "b" * 64}
 
 
 @pytest.fixture
-async def jobs(owner: Pool, commit: Any) -> dict[str, str]:
+async def jobs(owner: Pool, ops: Pool, commit: Any) -> dict[str, str]:
     """One row or more in every table for each tenant; the job id of a success by tenant."""
     done = {}
     for tenant in TENANTS:
@@ -26,10 +26,24 @@ async def jobs(owner: Pool, commit: Any) -> dict[str, str]:
         await commit(tenant, turn)
         await commit(tenant, a_turn(**DEAD), query="end_job")
         await owner.fetchrow(queries["turn_takeover"], tenant, uuid7(), 1, "conversation-1", 10, 7)
+        await owe_and_alert(owner, ops, tenant)
         await owner.execute(queries["switch_tenant"], tenant, True, "test")
         await owner.execute(queries["switch_tenant"], tenant, False, "test")
         done[tenant] = turn["job_id"]
     return done
+
+
+async def owe_and_alert(owner: Pool, ops: Pool, tenant: str) -> None:
+    """An endpoint with its secret, a delivery that has failed once, a rule, and what it has told."""
+    await owner.execute(queries["create_endpoint"], tenant, "https://example.org/e", "", [], "test", 9)
+    rule = {"metric": "p50_s", "thresholds": ["5"], "targets": [{"kind": "email", "to": "ada@example.org"}]}
+    await owner.execute(queries["put_alert"], tenant, "slow", jsonb(rule), "test", 9)
+    await owner.execute(queries["test_alert"], tenant, "slow", "test")
+    claimed = [json.loads(row["delivery"]) for row in await ops.fetch(queries["claim_deliveries"], 50, 50, 60, 5)]
+    failed = {"delivered": False, "blame": True, "gone": False, "code": "timeout", "message": "no answer"}
+    for one in claimed:
+        args = (one["tenant"], one["id"], one["attempt"], jsonb(failed), 5, 5, 1_000)
+        assert await ops.fetchval(queries["end_delivery_attempt"], *args)
 
 
 @pytest.fixture

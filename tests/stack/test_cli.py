@@ -24,8 +24,17 @@ def switchboard(*arguments: str, home: Path, **env: str) -> "subprocess.Complete
 def test_help_lists_every_process_of_the_procfile(tmp_path: Path) -> None:
     shown = switchboard("--help", home=tmp_path).stdout
     procfile = (REPOSITORY / "Procfile").read_text().splitlines()
-    commands = {line.split()[2] for line in procfile} | {"dev", "chat", "dead", "jobs", "doctor"}
-    assert len(procfile) == 4
+    commands = {line.split()[2] for line in procfile} | {
+        "dev",
+        "chat",
+        "dead",
+        "jobs",
+        "doctor",
+        "endpoints",
+        "deliveries",
+        "alerts",
+    }
+    assert len(procfile) == 5
     assert [command for command in commands if f" {command} " not in shown] == []
 
 

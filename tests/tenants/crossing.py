@@ -13,6 +13,7 @@ from typing import Any
 import asyncpg
 
 import sql
+from shared.db import jsonb
 from shared.ids import uuid7
 from shared.tenants import Document
 from sql import queries
@@ -23,6 +24,7 @@ VICTIM, NEIGHBOUR = "alpha", "beta"
 MARK = "only alpha may read this"
 KEYS = {f"sk-{tenant}-{scope}": (tenant, [scope]) for tenant in (VICTIM, NEIGHBOUR) for scope in ("chat", "admin")}
 CONVERSATION, USER = "conversation-1", "user-1"
+ALERT = "alerts-of-alpha"
 
 
 async def settle(app: asyncpg.Connection, ops: asyncpg.Connection) -> dict[str, str]:
@@ -49,7 +51,23 @@ async def settle(app: asyncpg.Connection, ops: asyncpg.Connection) -> dict[str, 
         await app.fetchrow(queries["end_job"], tenant, json.dumps(dead))
         await app.fetchrow(queries["turn_takeover"], tenant, uuid7(), 1, CONVERSATION, 10, 7)
         jobs |= {f"{tenant}_done": done["job_id"], f"{tenant}_dead": dead["job_id"]}
+        jobs |= {f"{tenant}_{name}": found for name, found in (await _owe_and_alert(ops, tenant, mark)).items()}
     return jobs
+
+
+async def _owe_and_alert(ops: asyncpg.Connection, tenant: str, mark: str) -> dict[str, str]:
+    """An endpoint, a delivery that has failed, a rule and what it told: the ids of the first two."""
+    url = f"https://example.org/{tenant}?{mark}"
+    endpoint = await ops.fetchval(queries["create_endpoint"], tenant, url, mark, [], mark, 9)
+    rule = {"metric": "p50_s", "thresholds": ["5"], "targets": [{"kind": "slack", "to": url}]}
+    await ops.fetchrow(queries["put_alert"], tenant, f"alerts-of-{tenant}", jsonb(rule), mark, 9)
+    await ops.fetchval(queries["test_alert"], tenant, f"alerts-of-{tenant}", mark)
+    failed = {"delivered": False, "blame": True, "gone": False, "code": "timeout", "message": mark}
+    rows = await ops.fetch(queries["claim_deliveries"], 50, 50, 60, 5)
+    for one in [json.loads(row["delivery"]) for row in rows]:
+        args = (one["tenant"], one["id"], one["attempt"], jsonb(failed), 5, 5, 1_000)
+        await ops.fetchval(queries["end_delivery_attempt"], *args)
+    return {"endpoint": json.loads(endpoint)["id"], "delivery": one["id"]}
 
 
 def arguments(name: str, types: list[str], jobs: dict[str, str]) -> list[Any]:
@@ -94,6 +112,22 @@ EXACT: dict[str, Any] = {
     "list_tenants": lambda _jobs: [NEIGHBOUR, None, 100],
     "list_tenant_changes": lambda _jobs: [NEIGHBOUR, None, 100],
     "mark_dead_job_retried": lambda jobs: [NEIGHBOUR, jobs["alpha_dead"], 1, "beta", 2, "end", None],
+    "create_endpoint": lambda _jobs: [NEIGHBOUR, "https://example.org/", "", [], "beta", 0],
+    "change_endpoint": lambda jobs: [NEIGHBOUR, jobs["alpha_endpoint"], json.dumps({"disabled": True})],
+    "remove_endpoint": lambda jobs: [NEIGHBOUR, jobs["alpha_endpoint"]],
+    "rotate_signing_secret": lambda jobs: [NEIGHBOUR, jobs["alpha_endpoint"], 0],
+    "list_endpoints": lambda jobs: [NEIGHBOUR, jobs["alpha_endpoint"]],
+    "list_deliveries": lambda _jobs: [json.dumps({"tenant": NEIGHBOUR}), None, 100],
+    "delivery_detail": lambda jobs: [NEIGHBOUR, jobs["alpha_delivery"]],
+    "replay_delivery": lambda jobs: [NEIGHBOUR, jobs["alpha_delivery"]],
+    "end_delivery_attempt": lambda jobs: [
+        *(NEIGHBOUR, jobs["alpha_delivery"], 1, json.dumps({"delivered": True, "blame": False, "gone": False}), 1, 1, 1)
+    ],
+    "list_alerts": lambda _jobs: [NEIGHBOUR, None],
+    "put_alert": lambda _jobs: [NEIGHBOUR, ALERT, json.dumps({"metric": "p50_s", "targets": []}), "beta", 9],
+    "remove_alert": lambda _jobs: [NEIGHBOUR, ALERT],
+    "test_alert": lambda _jobs: [NEIGHBOUR, ALERT, "beta"],
+    "list_alert_events": lambda _jobs: [NEIGHBOUR, None, 100],
     "usage_report": lambda _jobs: [
         json.dumps({"tenant": NEIGHBOUR}),
         ["tenant", "domain"],

@@ -24,7 +24,7 @@ from shared.db import Pool, open_pool
 from sql import queries
 from tests.conftest import Database
 from tests.ingress.harness import MESSAGES, sha256, started
-from tests.tenants.crossing import CONVERSATION, MARK, NEIGHBOUR, VICTIM, arguments, every_query, settle
+from tests.tenants.crossing import ALERT, CONVERSATION, MARK, NEIGHBOUR, VICTIM, arguments, every_query, settle
 
 Snapshot = dict[str, str]
 
@@ -190,13 +190,17 @@ async def test_no_endpoint_crosses(
             "tenant_id": VICTIM,
             "key_id": sha256("sk-alpha-chat")[:12],
             "agent_id": "support",
+            "endpoint_id": jobs["alpha_endpoint"],
+            "delivery_id": jobs["alpha_delivery"],
+            "name": ALERT,
         }
         url = re.sub(r"\{(\w+)(:\w+)?\}", lambda found: own[found[1]], path)  # noqa: B023 - used at once
         response = await doors[door].request(method, url, json=_body(path))
         assert response.status_code < 500 or path.startswith("/health/"), response.text  # no worker runs here
         assert MARK not in response.text
         if set(names) - {"agent_id"}:
-            assert response.status_code in {403, 404}, response.text
+            # PUT would make an alert of that name of the neighbour's own, if its body were one
+            assert response.status_code in ({422} if method == "PUT" else {403, 404}), response.text
         if door == "console" and path.startswith("/v1/"):
             asked = await doors[door].request(method, url, params={"tenant": VICTIM}, json=_body(path))
             assert MARK not in asked.text
@@ -215,6 +219,9 @@ async def test_the_victim_itself_is_let_in(doors: dict[str, httpx.AsyncClient], 
     """Else the test above would prove nothing."""
     assert MARK in (await doors["alpha"].get(f"/v1/jobs/{jobs['alpha_done']}")).text
     console = doors["alpha_console"]
-    for path in (f"/v1/dead-jobs/{jobs['alpha_dead']}", "/v1/tenants/alpha", "/v1/tenants/alpha/keys"):
+    outbox = (f"/v1/endpoints/{jobs['alpha_endpoint']}", f"/v1/deliveries/{jobs['alpha_delivery']}", "/v1/deliveries")
+    alerts = (f"/v1/alerts/{ALERT}", "/v1/alerts", "/v1/alert-events")
+    tenant = (f"/v1/dead-jobs/{jobs['alpha_dead']}", "/v1/tenants/alpha", "/v1/tenants/alpha/keys")
+    for path in (*tenant, *outbox, *alerts):
         assert MARK in (await console.get(path)).text
     assert jobs["alpha_dead"] in (await console.get("/v1/dead-jobs")).text

@@ -11,7 +11,7 @@ from ingress.openapi.describe import Answer, Api, Body, Operation, Parameter, li
 from ingress.openapi.schemas import filled, of_model
 from ingress.strangers import Attempt
 from ops.console.asks import ListQuery, OneQuery
-from ops.console.openapi import tenants
+from ops.console.openapi import alerts, deliveries, tenants
 from ops.console.openapi.components import CURSOR, DETAIL, DIED, RETRIED, STATS, components
 from ops.console.openapi.usage import SHOW_USAGE
 from ops.console.state import Console
@@ -202,6 +202,8 @@ CONSOLE = Api(
         "Dead jobs": "What could not be answered: look, mend, retry, discard.",
         "Tenants": "Who is served: settings, keys, and who changed them.",
         "Usage": "What was used and what it cost.",
+        "Deliveries": "Where events go, what became of each, and sending it again.",
+        "Alerts": "Who is told of what, and what was crossed.",
         "Queues": "How much there is to do, for autoscalers, scrapers and people.",
         "Health": "For platforms; no key.",
         "About": "For whoever looks around; no key.",
@@ -222,6 +224,8 @@ CONSOLE = Api(
         ("DELETE", "/v1/dead-jobs/{job_id}"): _DISCARD,
         ("POST", "/v1/dead-jobs/{job_id}/retry"): _RETRY_ONE,
         **tenants.OPERATIONS,
+        **deliveries.OPERATIONS,
+        **alerts.OPERATIONS,
         **pieces.documents(),
     },
     components=components,

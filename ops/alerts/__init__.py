@@ -1,0 +1,1 @@
+"""Operating alerts: rules, and what was crossed."""

@@ -1,0 +1,182 @@
+"""What `switchboard endpoints` and `switchboard deliveries` do: open Postgres, act, print.
+
+Each action returns its exit code: 0, or 1 when something was refused; the others of the same command are still handled.
+"""
+
+import asyncio
+import os
+import pwd
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+import structlog
+from pydantic import BaseModel, ValidationError
+
+from ops.deliveries.asks import DeliveriesQuery, EndpointBody, EndpointChange, RotateBody
+from ops.deliveries.books import DeliveryBooks, no_such_delivery, no_such_endpoint
+from ops.deliveries.gate import Gate
+from ops.deliveries.records import Delivery
+from ops.deliveries.show import Printer, note
+from shared.config import Settings
+from shared.db import Pool, open_pool
+from shared.errors import CallerError, InvalidRequest
+from shared.ids import is_uuid
+
+PAGE = 200
+_ENDPOINTS = ("id", "tenant", "url", "event_types", "disabled_why", "failures", "description")
+_DELIVERIES = ("id", "tenant", "event_type", "state", "attempts", "sequence", "created_at", "url")
+B = TypeVar("B", bound=BaseModel)
+
+
+def run(settings: Settings, tenant: str | None, action: "Callable[[Terminal], Awaitable[int]]", *, json: bool) -> int:
+    """The action's exit code. Raises SwitchboardError in one line for what is not about the request."""
+
+    async def act() -> int:
+        async with opened(settings) as (pool, gate):
+            books = await DeliveryBooks.over(pool, settings, gate)
+            books.check_reach(tenant)
+            return await action(Terminal(books, tenant, Printer(json=json)))
+
+    return said(act)
+
+
+def said(act: Callable[[], Awaitable[int]]) -> int:
+    """The exit code; every fault of a request on a line of its own."""
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+
+    async def whole() -> int:
+        return await act()
+
+    try:
+        return asyncio.run(whole())
+    except InvalidRequest as error:
+        for fault in error.faults or [{"field": "switchboard", "message": str(error)}]:
+            note(f"{fault['field']}: {fault['message']}")
+        return 1
+
+
+@asynccontextmanager
+async def opened(settings: Settings) -> AsyncIterator[tuple[Pool, Gate]]:
+    pool = await open_pool(
+        settings.ops_database_url or settings.database_url,
+        2,
+        environment=settings.environment,
+        prepared_statements=settings.db_prepared_statements,
+    )
+    gate = Gate(settings)
+    try:
+        yield pool, gate
+    finally:
+        gate.close()
+        await pool.close()
+
+
+class Terminal:
+    def __init__(self, books: DeliveryBooks, tenant: str | None, printer: Printer) -> None:
+        self._books, self._tenant, self._printer = books, tenant, printer
+
+    async def create(self, tenant: str, url: str, events: Sequence[str], description: str) -> int:
+        asked = checked(EndpointBody, {"url": url, "event_types": [*events], "description": description})
+        made, new = await self._books.create(tenant, asked.url, asked.description, [*asked.event_types], user())
+        self._printer.secret(new.secret, {**made.resource(), "secret": new.secret}, f"endpoint {made.id}")
+        return 0
+
+    async def endpoints(self) -> int:
+        found = await self._books.endpoints(self._tenant)
+        self._printer.rows([one.resource() for one in found], _ENDPOINTS)
+        return 0
+
+    async def change(self, endpoint: str, change: Mapping[str, Any]) -> int:
+        given = {name: value for name, value in change.items() if value is not None}
+        if not given:
+            raise InvalidRequest("nothing to change: give --url, --event, --description, --disable or --enable")
+        asked = checked(EndpointChange, given).model_dump(exclude_none=True)
+        changed = await self._books.change(self._tenant, _endpoint(endpoint), asked)
+        self._printer.rows([changed.resource()], _ENDPOINTS)
+        return 0
+
+    async def rotate(self, endpoint: str, overlap_s: int) -> int:
+        asked = checked(RotateBody, {"overlap_s": overlap_s})
+        new = await self._books.rotate(self._tenant, _endpoint(endpoint), asked.overlap_s)
+        self._printer.secret(new.secret, new.resource(), f"endpoint {endpoint}")
+        return 0
+
+    async def rotate_default(self, tenant: str, overlap_s: int) -> int:
+        asked = checked(RotateBody, {"overlap_s": overlap_s})
+        new = await self._books.rotate_default(tenant, asked.overlap_s)
+        self._printer.secret(new.secret, new.resource(), f"callback URLs of {tenant}")
+        return 0
+
+    async def remove(self, endpoint: str) -> int:
+        removed = await self._books.remove(self._tenant, _endpoint(endpoint))
+        self._printer.rows([removed.resource()], _ENDPOINTS)
+        return 0
+
+    async def list(self, wanted: Mapping[str, str | None], limit: int) -> int:
+        found = [one async for one in self._matching(wanted, limit)]
+        self._printer.rows([one.resource() for one in found], _DELIVERIES)
+        return 0
+
+    async def show(self, delivery: str) -> int:
+        self._printer.one((await self._books.find(self._tenant, _delivery(delivery))).resource())
+        return 0
+
+    async def replay(self, ids: Sequence[str] | None, wanted: Mapping[str, str | None]) -> int:
+        if ids is None:
+            ids = [one.id async for one in self._matching(wanted, None)]
+        code = 0
+        for delivery in ids:
+            try:
+                await self._books.replay(self._tenant, _delivery(delivery))
+            except CallerError as error:
+                note(f"{delivery}: {error}")
+                code = 1
+        note(f"{len(ids)} deliveries" if code == 0 else "some were not sent again")
+        return code
+
+    async def _matching(self, wanted: Mapping[str, str | None], limit: int | None) -> AsyncIterator[Delivery]:
+        """All when `limit` is None, page by page."""
+        given = {name: value for name, value in wanted.items() if value is not None}
+        asked = checked(DeliveriesQuery, given).model_dump(mode="json", exclude={"tenant", "limit", "cursor"})
+        last, left = None, limit
+        while left is None or left > 0:
+            page = await self._books.page({**asked, "tenant": self._tenant}, last, min(PAGE, left or PAGE))
+            for one in page:
+                yield one
+            if not page:
+                return
+            last, left = page[-1].id, None if left is None else left - len(page)
+
+
+def checked(model: type[B], given: Mapping[str, Any]) -> B:
+    """Raises InvalidRequest with every fault."""
+    try:
+        return model.model_validate(given)
+    except ValidationError as error:
+        faults = [
+            {"field": "/".join(map(str, item["loc"])) or "alert", "message": item["msg"]}
+            for item in error.errors(include_url=False, include_input=False)
+        ]
+        raise InvalidRequest("The request has faults.", faults=faults) from None
+
+
+def user() -> str:
+    """Who acts, for the books."""
+    try:
+        return f"cli:{pwd.getpwuid(os.getuid()).pw_name}"
+    except KeyError:  # a container's nameless user
+        return f"cli:{os.getuid()}"
+
+
+def _endpoint(text: str) -> str:
+    if not is_uuid(text):
+        raise no_such_endpoint()
+    return text
+
+
+def _delivery(text: str) -> str:
+    if not is_uuid(text):
+        raise no_such_delivery()
+    return text

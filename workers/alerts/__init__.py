@@ -1,0 +1,1 @@
+"""Alerts: rules judged every minute by the books; what is crossed is told once."""

@@ -1,0 +1,68 @@
+"""The table `deliveries` as the delivery process uses it, through the role that sees every tenant.
+
+Every statement may be repeated after a lost answer: what was claimed without our hearing of it lapses with its lease.
+"""
+
+from typing import Any, Literal
+
+import msgspec
+
+from shared.db import Pool, jsonb
+from sql import queries
+from workers.delivery.outcome import MOST_FAILURES, Outcome, recorded
+
+PATIENCE_S = 300
+"""How long the head of a lane may fail before those behind it pass."""
+TRIPS = 5
+"""Failures in a row that open a receiver's breaker; from then on one request at a time tries whether it is back."""
+PAUSE_S = 5
+"""First pause of an open breaker; doubles with each further failure, up to five minutes."""
+LEASE_BEYOND_TIMEOUT_S = 30
+_DAY_S = 86_400
+
+
+class Claimed(msgspec.Struct, frozen=True, kw_only=True):
+    """A delivery that is ours to send, as `claim_deliveries` gives it."""
+
+    id: str
+    tenant: str
+    kind: Literal["webhook", "slack", "email"]
+    url: str
+    """An address to post to; for e-mail the addressee."""
+    endpoint: str | None
+    closed: bool
+    """Its endpoint was disabled or removed meanwhile."""
+    event_type: str
+    sequence: int
+    body: dict[str, Any]
+    """Of a job's event: the job's record. Of an alert: `alert_events`."""
+    attempt: int
+    failures: int
+    """Before this attempt."""
+    created_us: int
+    secrets: list[int]
+    """Serials of those that sign, the newest first."""
+
+
+class DeliveryBooks:
+    def __init__(self, pool: Pool, *, per_receiver: int, timeout_s: float, give_up_days: int) -> None:
+        self._pool, self._per_receiver = pool, per_receiver
+        self._lease_s = round(timeout_s) + LEASE_BEYOND_TIMEOUT_S
+        self._give_up_s = give_up_days * _DAY_S
+
+    async def tidy(self) -> int:
+        """Take up what vanished processes were sending, and open lanes that have waited long enough. How many."""
+        recovered = int(await self._pool.fetchval(queries["recover_deliveries"], MOST_FAILURES))
+        await self._pool.fetchval(queries["park_deliveries"], PATIENCE_S)
+        return recovered
+
+    async def claim(self, slots: int) -> list[Claimed]:
+        args = (slots, self._per_receiver, self._lease_s, TRIPS)
+        rows = await self._pool.fetch(queries["claim_deliveries"], *args)
+        return [msgspec.json.decode(row["delivery"], type=Claimed) for row in rows]
+
+    async def record(self, one: Claimed, outcome: Outcome, latency_s: float) -> bool:
+        """False when the row is not ours any more: our lease had lapsed."""
+        said = jsonb(recorded(outcome, failures=one.failures, latency_s=latency_s))
+        args = (one.tenant, one.id, one.attempt, said, TRIPS, PAUSE_S, self._give_up_s)
+        return bool(await self._pool.fetchval(queries["end_delivery_attempt"], *args))

@@ -1,0 +1,118 @@
+"""The delivery process's loop: claim what is due while there are free slots, send it, write down what became of it.
+
+The table is the queue (decisions/0021): a crash between any two lines leaves rows that are `sending` until their lease
+lapses; they are sent again under the same id, by which receivers know them. So every event arrives at least once.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from shared.errors import Unavailable
+from workers.delivery.books import Claimed, DeliveryBooks
+from workers.delivery.metrics import observe
+from workers.delivery.outcome import Delivered, Outcome
+
+log = structlog.get_logger("delivery")
+
+POLL_S = 0.25
+"""How often an idle process looks for new rows: half of it is what a delivery waits on average."""
+TIDY_EVERY_S = 1.0
+OUTAGE_PAUSE_S = 1.0
+
+
+class Courier:
+    def __init__(self, books: DeliveryBooks, send: Callable[[Claimed], Awaitable[Outcome]], *, slots: int) -> None:
+        self._books, self._send, self._slots = books, send, slots
+        self._running: set[asyncio.Task[None]] = set()
+        self._moved = asyncio.Event()
+        self._leaving = False
+        self._tidied_s = float("-inf")
+
+    @property
+    def state(self) -> str:
+        """For probes."""
+        return "draining" if self._leaving else "ok"
+
+    async def run(self) -> None:
+        """Until `leave`; then until what is under way is over."""
+        while not self._leaving:
+            self._moved.clear()
+            try:
+                found = await self._step()
+            except Unavailable as error:
+                log.warning("delivery.outage", fault=str(error))
+                await self._moment(OUTAGE_PAUSE_S)
+                continue
+            if not found:
+                await self._moment(POLL_S)
+        if self._running:
+            await asyncio.wait(self._running)
+
+    def leave(self) -> None:
+        """Claim no more."""
+        self._leaving = True
+        self._moved.set()
+
+    async def _step(self) -> bool:
+        """Whether something was claimed: then there may be more."""
+        if time.monotonic() - self._tidied_s >= TIDY_EVERY_S:
+            recovered = await self._books.tidy()
+            self._tidied_s = time.monotonic()
+            if recovered:
+                log.warning("delivery.recovered", deliveries=recovered)
+        free = self._slots - len(self._running)
+        if free <= 0:
+            return False
+        claimed = await self._books.claim(free)
+        for one in claimed:
+            task = asyncio.create_task(self._deliver(one))
+            self._running.add(task)
+            task.add_done_callback(self._ended)
+        return bool(claimed)
+
+    async def _moment(self, at_most_s: float) -> None:
+        """A while, or until an attempt ends: the next one of its lane may go."""
+        try:
+            async with asyncio.timeout(at_most_s):
+                await self._moved.wait()
+        except TimeoutError:
+            pass
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        self._running.discard(task)
+        self._moved.set()
+        if not task.cancelled() and (error := task.exception()):
+            log.error("delivery.broke", exc_info=error)  # its lease lapses, and it is tried again
+
+    async def _deliver(self, one: Claimed) -> None:
+        started_s = time.monotonic()
+        outcome = await self._send(one)
+        latency_s = time.monotonic() - started_s
+        ours = await self._recorded(one, outcome, latency_s)
+        observe(one.kind, outcome, latency_s)
+        log.info(
+            "delivery.attempt",
+            delivery=one.id,
+            tenant=one.tenant,
+            kind=one.kind,
+            type=one.event_type,
+            endpoint=one.endpoint,
+            attempt=one.attempt,
+            outcome="delivered" if isinstance(outcome, Delivered) else outcome.code,
+            status=outcome.status,
+            latency_ms=round(latency_s * 1_000, 1),
+            late=not ours,
+        )
+
+    async def _recorded(self, one: Claimed, outcome: Outcome, latency_s: float) -> bool:
+        """Waits for Postgres: what was sent should not be sent again for want of a note."""
+        while True:
+            try:
+                return await self._books.record(one, outcome, latency_s)
+            except Unavailable:
+                if self._leaving:
+                    return False
+                await asyncio.sleep(OUTAGE_PAUSE_S)

@@ -1,0 +1,115 @@
+"""Wiring of a delivery process: settings in, replies and alerts out. Called by `switchboard delivery`.
+
+It needs the role switchboard_ops: deliveries of all tenants wait in one table. It asks Redis at its start, and tells it
+where its numbers are; it sends on while Redis is away.
+"""
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import AsyncIterator
+
+import structlog
+import uvloop
+
+from shared import deployment, telemetry
+from shared.budgets import DeploymentBudgets
+from shared.config import Settings
+from shared.db import Pool, open_pool
+from shared.errors import ConfigError
+from shared.redis import Commands, check_server, connect
+from shared.telemetry.metrics import vitals
+from sql import queries
+from workers.alerts.judge import Judge
+from workers.alerts.watch import watch
+from workers.delivery.books import DeliveryBooks
+from workers.delivery.courier import Courier
+from workers.delivery.mail import Mailer
+from workers.delivery.post import Poster
+from workers.delivery.resolve import Lookup, Resolver
+from workers.delivery.send import Sender
+from workers.delivery.signing import Signer
+from workers.probes import serving
+from workers.scrape import announced
+
+log = structlog.get_logger("delivery")
+
+NAME = "delivery"
+"""Of these processes among the scrape targets, where workers have their queue's."""
+
+
+def run(settings: Settings) -> int:
+    """Serves until SIGTERM or SIGINT; the process's exit code. Raises ConfigError or Unavailable at start."""
+    telemetry.configure(settings)
+    uvloop.run(_serve(settings))
+    return 0
+
+
+async def _serve(settings: Settings) -> None:
+    async with open_courier(settings) as courier:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, courier.leave)
+        log.info("delivery.ready", slots=settings.delivery_concurrency)
+        await courier.run()
+    await telemetry.flush()
+
+
+@contextlib.asynccontextmanager
+async def open_courier(settings: Settings, *, lookup: Lookup | None = None) -> AsyncIterator[Courier]:
+    """A courier with everything it needs; alerts are judged while the block lasts."""
+    async with contextlib.AsyncExitStack() as stack:
+        commands = Commands(connect(settings.redis_url, max_connections=4))
+        stack.push_async_callback(commands.aclose)
+        for fault in await check_server(commands.redis, production=settings.environment == "production"):
+            log.warning("redis.unsafe", fault=fault)
+        pool = await _all_seeing_pool(settings)
+        stack.push_async_callback(pool.close)
+        await deployment.claim(commands, pool, settings.environment)
+        signer = Signer.of(settings, (await deployment.of_database(pool)).id)
+        sender = _sender(stack, settings, signer, lookup)
+        courier = Courier(_books(settings, pool), sender, slots=settings.delivery_concurrency)
+        await stack.enter_async_context(vitals(lambda: [commands], lambda: [pool]))
+        address = await stack.enter_async_context(serving(settings, lambda: ("courier", courier.state), pool))
+        await stack.enter_async_context(announced(commands, NAME, address))
+        watching = asyncio.create_task(watch(pool, Judge(pool, DeploymentBudgets.of(settings))))
+        try:
+            yield courier
+        finally:
+            watching.cancel()
+            await asyncio.wait([watching])
+
+
+async def _all_seeing_pool(settings: Settings) -> Pool:
+    pool = await open_pool(
+        settings.ops_database_url or settings.database_url,
+        settings.db_pool_size,
+        environment=settings.environment,
+        prepared_statements=settings.db_prepared_statements,
+    )
+    if not await pool.fetchval(queries["sees_all_tenants"]):
+        await pool.close()
+        raise ConfigError(
+            "deliveries belong to all tenants: set SWITCHBOARD_OPS_DATABASE_URL to the role switchboard_ops"
+        )
+    return pool
+
+
+def _books(settings: Settings, pool: Pool) -> DeliveryBooks:
+    return DeliveryBooks(
+        pool,
+        per_receiver=settings.delivery_per_receiver,
+        timeout_s=settings.delivery_timeout_s,
+        give_up_days=settings.delivery_give_up_days,
+    )
+
+
+def _sender(stack: contextlib.AsyncExitStack, settings: Settings, signer: Signer, lookup: Lookup | None) -> Sender:
+    private = settings.delivery_allow_private
+    resolver = Resolver(allow_private=private, threads=settings.delivery_concurrency, lookup=lookup)
+    stack.callback(resolver.close)
+    poster = Poster(resolver, timeout_s=settings.delivery_timeout_s, allow_private=private)
+    stack.push_async_callback(poster.aclose)
+    mailer = Mailer(settings.smtp_url, sender=settings.alert_from, timeout_s=settings.delivery_timeout_s)
+    stack.callback(mailer.close)
+    return Sender(poster, mailer, signer)
