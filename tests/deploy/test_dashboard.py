@@ -69,7 +69,17 @@ def test_panels_have_ids_of_their_own_and_do_not_overlap() -> None:
 
 def test_every_topic_has_its_row() -> None:
     rows = [panel["title"] for panel in DASHBOARD["panels"] if panel["type"] == "row"]
-    assert rows == ["Traffic", "Queue", "Workers", "Models and money", "Errors", "Processes", "Providers"]
+    assert rows == [
+        "Traffic",
+        "Queue",
+        "Workers",
+        "Models and money",
+        "Errors",
+        "Processes",
+        "Providers",
+        "Deliveries",
+        "Response cache",
+    ]
 
 
 def test_the_dashboard_can_be_provisioned_into_any_grafana() -> None:

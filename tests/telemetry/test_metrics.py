@@ -20,6 +20,7 @@ from tests.ingress.harness import MESSAGES, Running, accepted
 from tests.telemetry.conftest import TOKEN
 from tests.telemetry.numbers import grown, numbers
 from tests.turn.deployment import Deployment
+from workers.delivery import metrics as _delivery  # noqa: F401 - the delivery process's numbers are on the page too
 from workers.probes import PORTS, first_free
 
 SCRAPER = {"authorization": f"Bearer {TOKEN}"}

@@ -23,6 +23,8 @@ from tests.ingress.harness import Running, accepted
 from tests.telemetry.test_metrics import SCRAPER
 from tests.telemetry.test_metrics import console as console  # noqa: PLC0414 - a fixture, used by its name
 from tests.turn.deployment import Deployment
+from workers.delivery.metrics import observe
+from workers.delivery.outcome import Delivered
 from workers.ledger.book import Status
 from workers.turn.witness import Outcome
 
@@ -65,6 +67,7 @@ async def told(console: httpx.AsyncClient, ingress: Running, deployment: Deploym
         for text in ("once", "never", "down"):
             job = await accepted(client, message=text, conversation_id=text)
             await deployment.ended(job["id"])
+        observe("webhook", Delivered(200), 0.1)  # by a delivery process, whose numbers are in the same registry here
         text = (await console.get("/metrics", headers=SCRAPER)).text
     return parsed(text)
 
