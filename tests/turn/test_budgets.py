@@ -13,6 +13,7 @@ from decimal import Decimal
 from functools import partial
 from typing import Any
 
+import msgspec
 import pytest
 
 from agents import registry
@@ -20,10 +21,12 @@ from shared import keys
 from shared.config import Settings
 from shared.errors import Unavailable
 from shared.jobs import JobRecord
+from sql import queries
 from tests.conftest import Eventually
 from tests.ledger.agreement import Peaks, read_counters, watched
 from tests.turn.deployment import TENANT, Deployment, environment_of
 from tests.turn.test_killed_worker import doomed_worker
+from workers.ledger.book import read_row
 from workers.ledger.purse import Purse
 
 TURNS = 500
@@ -364,3 +367,27 @@ async def test_a_second_call_that_does_not_fit_ends_the_turn_and_the_first_is_pa
     assert (record.state, record.error.code) == ("dead", "budget_exhausted")
     (row,) = await deployment.ledger()
     assert row["cost_nano_usd"] == record.cost_nano_usd
+
+
+async def test_a_call_of_a_killed_attempt_costs_what_the_ledger_says_whoever_told_it(
+    deployment: Deployment, settings: Settings
+) -> None:
+    """The worker that was given up on knew better than its successor, and had posted its row before it died."""
+    async with doomed_worker(settings, "booked", "SIGKILL") as doomed:
+        job_id = await deployment.say("hello")
+        assert await doomed.wait() == -signal.SIGKILL
+    (raw,) = [
+        row
+        for name, row in (await deployment.commands.redis.hgetall(keys.calls(job_id))).items()  # type: ignore[misc]
+        if not name.endswith(keys.HOLD.encode())
+    ]
+    exact = msgspec.structs.replace(read_row(raw), status="ok", cost_nano_usd=123_456, output_tokens=77)
+    text = msgspec.json.encode([exact]).decode()
+    await deployment.books.fetchrow(queries["end_attempt"], TENANT, text)
+    async with deployment.worker():
+        record = await deployment.ended(job_id)
+    assert record.state == "succeeded"
+    rows = await deployment.rows("llm_calls", job_id)
+    assert rows[0]["cost_nano_usd"] == 123_456
+    counters = await read_counters(deployment.commands.redis)
+    assert counters[f"conv:{TENANT}:c1"]["usd"] == 123_456 + rows[1]["cost_nano_usd"]
