@@ -20,6 +20,9 @@ from ingress.archive import Archive
 from ingress.auth import ApiKeys
 from ingress.direct import Direct
 from ingress.notices import Notices
+from ingress.openai.chat import create_chat_completion
+from ingress.openai.models import get_model, list_models
+from ingress.openai.responses import OneResponse, cancel_response, create_response, list_input_items
 from ingress.openapi.operations import INGRESS
 from ingress.openapi.serve import Published, docs, openapi_json
 from ingress.pressure import Pressure
@@ -48,6 +51,13 @@ ROUTES = [  # looked through in this order: what is asked most stands first
     MESSAGES,
     Route("/v1/jobs/{job_id}", Job),
     Route("/v1/jobs/{job_id}/events", job_events),
+    Route("/v1/responses", create_response, methods=["POST"]),
+    Route("/v1/responses/{response_id}", OneResponse),
+    Route("/v1/responses/{response_id}/cancel", cancel_response, methods=["POST"]),
+    Route("/v1/responses/{response_id}/input_items", list_input_items),
+    Route("/v1/chat/completions", create_chat_completion, methods=["POST"]),
+    Route("/v1/models", list_models),
+    Route("/v1/models/{model}", get_model),
     Route("/", index),
     Route("/openapi.json", openapi_json),
     Route("/docs", docs),

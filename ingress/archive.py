@@ -20,6 +20,7 @@ from shared.db import Pool, open_pool
 from shared.errors import ConfigError, Unavailable
 from shared.jobs import JobRecord
 from shared.redis import Commands
+from shared.wire import Said
 from sql import queries
 
 log = structlog.get_logger(__name__)
@@ -73,6 +74,23 @@ class Archive:
         async with self._answering() as pool:
             record = await pool.fetchval(queries["job_record"], tenant, job_id)
         return msgspec.json.decode(record, type=JobRecord) if record else None
+
+    async def response(self, tenant: str, job_id: str) -> JobRecord | None:
+        """The same, with what a request in OpenAI's form said beyond the message, and whether it is forgotten."""
+        async with self._answering() as pool:
+            record = await pool.fetchval(queries["response_record"], tenant, job_id)
+        return msgspec.json.decode(record, type=JobRecord) if record else None
+
+    async def response_input(self, tenant: str, job_id: str) -> list[Said] | None:
+        """What was asked in a job that has ended, oldest first."""
+        async with self._answering() as pool:
+            asked = await pool.fetchval(queries["response_input"], tenant, job_id)
+        return msgspec.json.decode(asked, type=list[Said]) if asked else None
+
+    async def forget_response(self, tenant: str, job_id: str) -> None:
+        """For good, also of a job that has not ended yet."""
+        async with self._answering() as pool:
+            await pool.fetchval(queries["forget_response"], tenant, job_id)
 
     async def ping(self) -> None:
         """Reachable, and migrated: a pool opens on nothing else."""

@@ -59,7 +59,7 @@ def _fault(kind: str, message: str) -> PydanticCustomError:
     return PydanticCustomError(kind, "{text}", {"text": message})
 
 
-def _storable(text: str) -> str:
+def storable(text: str) -> str:
     if _UNSTORABLE.search(text):
         raise _fault("unstorable", "must not contain NUL characters or lone surrogates")
     return text
@@ -112,7 +112,7 @@ def _scalar(value: object) -> Scalar:
         case str():
             if len(value) > 512:
                 raise _fault("too_long", "must have at most 512 characters")
-            return _storable(value)
+            return storable(value)
         case int() | float() if abs(value) <= MAX_EXACT_INT:
             return value
         case int() | float():  # 1e16 and 10000000000000000 are the same number to a JSON reader
@@ -134,7 +134,7 @@ BookName = Annotated[
     Field(min_length=1, max_length=MAX_BOOK_NAME_CHARS, json_schema_extra=_AS_PRINTABLE),
     AfterValidator(_printable),
 ]
-MetadataKey = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_storable)]
+MetadataKey = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(storable)]
 Metadata = Annotated[
     dict[MetadataKey, Annotated[Any, AfterValidator(_scalar), WithJsonSchema(_AS_SCALAR)]],
     Field(json_schema_extra=_AS_METADATA),
@@ -150,7 +150,7 @@ class MessageBody(BaseModel):
         str,
         Field(json_schema_extra=_AS_TEXT),
         AfterValidator(_not_blank),
-        AfterValidator(_storable),
+        AfterValidator(storable),
         AfterValidator(_within_message_limit),
     ]
     conversation_id: Id | None = None
@@ -185,18 +185,18 @@ def parse_message(raw: bytes, settings: Settings) -> ChatMessage:
 
 def checked_message(raw: bytes, settings: Settings) -> ChatMessage:
     """`parse_message` of any body, plain or not."""
-    parsed = _read_json(raw)
+    parsed = read_json(raw)
     faults = _metadata_faults(parsed)
     try:
         body = MessageBody.model_validate(parsed, context=settings)
     except ValidationError as error:
-        faults = [*map(_described, error.errors(include_url=False, include_input=False)), *faults]
+        faults = [*map(described, error.errors(include_url=False, include_input=False)), *faults]
     if faults:
         raise InvalidRequest("The body has faults; `errors` lists all of them.", faults=faults)
     return ChatMessage(**dict(body))
 
 
-def _read_json(raw: bytes) -> Any:
+def read_json(raw: bytes) -> Any:
     """JSON in strict UTF-8, without what RFC 8259 calls unpredictable: repeated names, NaN, a byte order mark."""
     try:
         return _decode_json(raw.decode())
@@ -238,7 +238,7 @@ def _metadata_faults(parsed: Any) -> list[dict[str, str]]:
     return faults
 
 
-def _described(error: ErrorDetails) -> dict[str, str]:
+def described(error: ErrorDetails) -> dict[str, str]:
     """`metadata/order~1id`: the path as in a JSON pointer (RFC 6901), without the leading slash."""
     path = [str(part).replace("~", "~0").replace("/", "~1") for part in error["loc"] if part != "[key]"]
     field = "/".join(path).encode("utf-8", "backslashreplace").decode()

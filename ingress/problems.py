@@ -1,4 +1,4 @@
-"""Errors become `application/problem+json` (RFC 9457) here and nowhere else.
+"""Errors become `application/problem+json` (RFC 9457) here and nowhere else, or OpenAI's form of it on its routes.
 
 The app installs `respond` for our errors and Starlette's; the request log calls it for surprises, which become a 500
 without internals. `type` is `/problems/<code>`, stable per code; `request_id` finds the log line.
@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from ingress.openai.errors import as_openai, openai_body, speaks_openai
 from shared.errors import (
     BudgetExhausted,
     CallerError,
@@ -21,6 +22,7 @@ from shared.errors import (
     QueueFull,
     RateLimited,
     SwitchboardError,
+    Unanswered,
     Unavailable,
 )
 from shared.jobs import rfc3339
@@ -42,6 +44,8 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
     members: dict[str, str] = {}
     """Further members of the body (RFC 9457 §3.2)."""
     headers: dict[str, str] = {}
+    param: str | None = None
+    """The one parameter that is at fault."""
 
 
 def problem_of(error: Exception) -> Problem:
@@ -61,7 +65,10 @@ def problem_of(error: Exception) -> Problem:
                 detail=str(error),
                 headers=dict(error.headers),
                 members=_members(error),
+                param=error.param,
             )
+        case Unanswered():
+            return Problem(status=error.status, code=error.code, detail=str(error), headers=dict(error.headers))
         case Unavailable():
             # Which server, and where, is for our log. A full queue is the caller's business.
             detail = str(error) if isinstance(error, QueueFull) else "Something we need cannot be reached; try again."
@@ -94,9 +101,13 @@ async def respond(request: Request, error: Exception) -> Response:
         log.error("request_failed", exc_info=error)
     elif problem.status == 503:
         log.warning("request_refused", reason=str(error))
+    headers = request.scope.get("answer_headers", {})
+    if speaks_openai(request.url.path):
+        told = as_openai(problem)
+        content, headers = msgspec.json.encode(openai_body(told)), {**headers, **told.headers}
+        return Response(content, told.status, headers, "application/json")
     body = problem_body(problem, instance=request.url.path, request_id=request.scope.get("request_id"))
-    headers = {**request.scope.get("answer_headers", {}), **problem.headers}
-    return Response(msgspec.json.encode(body), problem.status, headers, MEDIA_TYPE)
+    return Response(msgspec.json.encode(body), problem.status, {**headers, **problem.headers}, MEDIA_TYPE)
 
 
 def problem_body(problem: Problem, *, instance: str, request_id: str | None) -> dict[str, Any]:

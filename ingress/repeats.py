@@ -8,33 +8,37 @@ import re
 
 from starlette.requests import Request
 
-from ingress.message import ChatMessage
 from ingress.requests import first_headers, header
 from shared.errors import InvalidRequest
 from shared.scripts import Idempotency
 
-ROUTE = "POST /v1/agents/{agent_id}/messages"
+MESSAGES_ROUTE = "POST /v1/agents/{agent_id}/messages"
 _BARE = re.compile(r"[\x21-\x7e]{1,255}")
 _QUOTED = re.compile(r'"((?:[\x20\x21\x23-\x5b\x5d-\x7e]|\\["\\]){1,255})"')
 """A Structured Fields string (RFC 9651 §3.3.3), as the Idempotency-Key draft has it; many clients send a bare one."""
 
 
-def idempotency_of(request: Request, *, agent_id: str, body: ChatMessage, caller: str) -> Idempotency:
-    """`caller` identifies the API key. Raises InvalidRequest for an unusable key."""
+def idempotency_of(
+    request: Request, *, agent_id: str, body: bytes, caller: str, route: str = MESSAGES_ROUTE
+) -> Idempotency:
+    """`caller` identifies the API key, `body` is the same for bodies that mean the same.
+
+    Raises InvalidRequest for an unusable key.
+    """
     if b"idempotency-key" in first_headers(request.scope):
         sent = request.headers.getlist("idempotency-key")
-        return Idempotency("key", _digest(ROUTE, _key(sent)), _fingerprint(agent_id, body))
+        return Idempotency("key", _digest(route, _key(sent)), _fingerprint(agent_id, body))
     tries = header(request.scope, b"x-stainless-retry-count")
     if not (tries.isascii() and tries.isdecimal()):
         return Idempotency()
     fingerprint = _fingerprint(agent_id, body)
     return Idempotency(
-        "sdk-retry" if tries.strip("0") else "sdk-first", _digest(ROUTE, caller, fingerprint), fingerprint
+        "sdk-retry" if tries.strip("0") else "sdk-first", _digest(route, caller, fingerprint), fingerprint
     )
 
 
-def _fingerprint(agent_id: str, body: ChatMessage) -> str:
-    return _digest(agent_id, body.canonical().decode())
+def _fingerprint(agent_id: str, body: bytes) -> str:
+    return _digest(agent_id, body.decode())
 
 
 def _key(sent: list[str]) -> str:

@@ -1,13 +1,17 @@
 """A job's events as server-sent events: what the capped stream holds, then what comes, until the job has ended.
 
-The stream in Redis is the truth, a notice only says that it grew. `id:` is the event's number, so a client that comes
-back with `Last-Event-ID` misses nothing that is still kept; `events.truncated` says when something is not. The last
-event is `job.<state>` with the whole job. A client that goes away costs nothing further and never touches the job.
+The stream in Redis is the truth, a notice only says that it grew. `JobEvents` reads and waits, `Frames` says what a
+client sees of it: here in our own form, in `ingress.openai` in OpenAI's. A client that goes away costs nothing further
+and never touches the job.
+
+Our own form: `id:` is the event's number, so a client that comes back with `Last-Event-ID` misses nothing that is still
+kept; `events.truncated` says when something is not. The last event is `job.<state>` with the whole job.
 """
 
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
+from typing import Protocol
 
 import msgspec
 from starlette.responses import StreamingResponse
@@ -60,17 +64,65 @@ def last_seen(event_id: str | None) -> int:
     return int(event_id)
 
 
+class Frames(Protocol):
+    """What a client is sent of a job's events. Each call returns bytes for the wire, possibly none."""
+
+    over: bool
+    """Whether the client is sent nothing more, though the job has not ended."""
+
+    def opened(self, record: JobRecord) -> bytes: ...
+
+    def event(self, event: Event) -> bytes: ...
+
+    def truncated(self, after: int, missing: int) -> bytes:
+        """`missing` events behind number `after` are not kept any more."""
+        ...
+
+    def ended(self, record: JobRecord, seq: int | None) -> bytes:
+        """`seq` is the number of the end, None once only Postgres remembers the job."""
+        ...
+
+    def lost(self) -> bytes:
+        """Nobody knows the job any more."""
+        ...
+
+
+class OwnFrames:
+    over = False
+
+    def opened(self, _record: JobRecord) -> bytes:
+        return b""
+
+    def event(self, event: Event) -> bytes:
+        return frame(event.type, event.data, str(event.seq))
+
+    def truncated(self, after: int, missing: int) -> bytes:
+        return frame("events.truncated", f'{{"after":{after},"missing":{missing}}}')
+
+    def ended(self, record: JobRecord, seq: int | None) -> bytes:
+        resource = msgspec.json.encode(record.resource()).decode()
+        return frame(f"job.{record.state}", resource, ENDED_ID if seq is None else str(seq))
+
+    def lost(self) -> bytes:
+        return b""  # the client will be told 404
+
+
+Find = Callable[[], Awaitable[JobRecord | None]]
+"""Reads a record anew, from wherever it is kept by then."""
+
+
 class JobEvents:
-    """The events of one job after number `after`. `find` reads its record anew, from wherever it is kept by then."""
+    """The events of one job after number `after`."""
 
     def __init__(
-        self, commands: Commands, record: JobRecord, find: Callable[[], Awaitable[JobRecord | None]], *, after: int
+        self, commands: Commands, record: JobRecord, find: Find, *, after: int = 0, frames: Frames | None = None
     ) -> None:
         self._commands = commands
         self._record = record
         self._find = find
         self._last = after
-        self._complete = False
+        self._frames = frames or OwnFrames()
+        self._complete = self._lost = False
 
     async def all_seen(self) -> bool:
         """Whether the client has had the last event: then it asks only because EventSource always reconnects."""
@@ -81,7 +133,7 @@ class JobEvents:
 
     async def stream(self, notices: Notices, keepalive_s: float) -> AsyncIterator[bytes]:
         """Frames to send, until the job has ended."""
-        yield OPENED  # a proxy, and EventSource.onopen, wait for the first byte
+        yield OPENED + self._frames.opened(self._record)  # a proxy, and EventSource.onopen, wait for the first byte
         async with notices.watch(self._record.id) as watch:
             recheck = False
             while not self._complete:
@@ -102,30 +154,28 @@ class JobEvents:
         events = await self._page()
         if ended and not events:
             self._complete = True
-            return self._farewell(ENDED_ID)
+            return self._frames.ended(self._record, None)
         if events and events[-1].type == EventType.ENDED and not ended:
             await self._reread()
-        return b"".join([piece for event in events for piece in self._framed(event)])
+        return b"".join([self._framed(event) for event in events]) + (self._frames.lost() if self._lost else b"")
 
-    def _framed(self, event: Event) -> list[bytes]:
-        frames, missing = [], event.seq - self._last - 1
-        if missing > 0:
-            frames.append(frame("events.truncated", f'{{"after":{self._last},"missing":{missing}}}'))
+    def _framed(self, event: Event) -> bytes:
+        if self._frames.over:
+            return b""
+        missing = event.seq - self._last - 1
+        gap = self._frames.truncated(self._last, missing) if missing > 0 else b""
         self._last = event.seq
         if event.type == EventType.ENDED:
             self._complete = True
-            frames.append(self._farewell(str(event.seq)))
-        else:
-            frames.append(frame(event.type, event.data, str(event.seq)))
-        return frames
-
-    def _farewell(self, event_id: str) -> bytes:
-        resource = msgspec.json.encode(self._record.resource()).decode()
-        return frame(f"job.{self._record.state}", resource, event_id)
+            return gap + self._frames.ended(self._record, event.seq)
+        framed = self._frames.event(event)
+        self._complete |= self._frames.over
+        return gap + framed
 
     async def _reread(self) -> None:
         found = await self._find()
-        self._complete = found is None  # both stores lost it; the client will be told 404
+        self._lost = found is None  # by both stores
+        self._complete |= self._lost
         self._record = found or self._record
 
     async def _page(self) -> list[Event]:

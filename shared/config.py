@@ -164,6 +164,9 @@ class Settings(BaseSettings):
     """What all tenants together may spend a day (UTC), but for those without limits."""
     global_month_usd: Usd = NONE
     long_poll_max_s: Positive = 60
+    openai_wait_max_s: Positive = 120
+    """A plain request in OpenAI's form is answered within this. An SDK tries it again, twice by default, and must find
+    its job then."""
     sse_keepalive_s: Seconds = 15.0
     key_cache_ttl_s: Seconds = 1.0
     """A revoked key is refused everywhere within this time."""
@@ -313,4 +316,9 @@ def _contradictions(settings: Settings) -> list[Fault]:
         if (value := getattr(settings, low)) > most:
             name = environment_name(low)
             faults.append(Fault(name, shown(name, value), f"at most {environment_name(high)}={most}", f"{most}"))
+    most = settings.sdk_retry_ttl_s // 3
+    if settings.openai_wait_max_s > most:
+        name = environment_name("openai_wait_max_s")
+        words = f"at most a third of {environment_name('sdk_retry_ttl_s')}={settings.sdk_retry_ttl_s}"
+        faults.append(Fault(name, shown(name, settings.openai_wait_max_s), words, f"{max(1, most)}"))
     return faults

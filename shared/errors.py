@@ -17,6 +17,7 @@ SwitchboardError
 │   └── UpstreamRejected      our request was refused: final
 │       └── AccountRejected      our key, quota or right to a model was: final there, another provider may answer
 ├── AgentError             an agent's or a model's answer cannot be used (refusal, content filter): final
+├── Unanswered             who waits for an answer gets none: not yet (504), or its job failed
 ├── Unavailable            Redis or Postgres cannot be reached: 503, retry
 ├── QueueFull              admission is closed for now: 503, retry
 ├── LeaseLost              this attempt no longer owns its job: stop, change nothing
@@ -42,6 +43,8 @@ class CallerError(SwitchboardError):
     status: int = 400
     headers: ClassVar[Mapping[str, str]] = {}
     """What a client must be told beside the body."""
+    param: str | None = None
+    """The one parameter of the request that is at fault."""
 
 
 class InvalidRequest(CallerError):
@@ -66,7 +69,14 @@ class Forbidden(CallerError):
 
 
 class NotFound(CallerError):
-    code, status = "not_found", 404
+    """`code` says which, where a client is to tell several apart."""
+
+    status = 404
+
+    def __init__(self, message: str, *, code: str = "not_found", param: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code  # type: ignore[misc]  # an instance may be more precise than its class
+        self.param = param
 
 
 class Conflict(CallerError):
@@ -161,6 +171,17 @@ class AgentError(SwitchboardError):
     def __init__(self, message: str, *, code: str = "agent_failed") -> None:
         super().__init__(message)
         self.code = code  # type: ignore[misc]  # an instance may be more precise than its class
+
+
+class Unanswered(SwitchboardError):
+    """A request that waits for its job's answer, and gets none. `code` is the job's, `status` how HTTP says it."""
+
+    def __init__(self, message: str, *, code: str, status: int, again: bool, headers: Mapping[str, str]) -> None:
+        super().__init__(message)
+        self.code = code  # type: ignore[misc]  # the job's
+        self.status = status
+        self.headers = {**headers, "x-should-retry": "true" if again else "false"}
+        """A repeat finds the same job: it is worth while as long as that one has not ended."""
 
 
 class Unavailable(SwitchboardError):

@@ -14,6 +14,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from shared.wire import Asked
+
 
 class JobState(StrEnum):
     QUEUED = "queued"
@@ -92,6 +94,10 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
     usage: Usage | None = None
     cost_nano_usd: int | None = None
     metadata: dict[str, Any] = {}  # msgspec copies an empty default
+    asked: Asked | None = None
+    """What a request in OpenAI's form said beyond the message."""
+    forgotten: bool = False
+    """Not shown as a response any more, by its caller's wish; it stays a job."""
 
     @property
     def over(self) -> bool:
@@ -144,6 +150,7 @@ def from_hash(job_id: str, fields: dict[bytes, bytes], position: int | None) -> 
     state = JobState(fields[b"state"].decode())
     reply = fields.get(b"reply")
     error, usage, metadata = fields.get(b"error"), fields.get(b"usage"), fields.get(b"metadata")
+    asked = fields.get(b"asked")
     return JobRecord(
         id=job_id,
         tenant=fields[b"tenant"].decode(),
@@ -166,6 +173,8 @@ def from_hash(job_id: str, fields: dict[bytes, bytes], position: int | None) -> 
         usage=msgspec.json.decode(usage, type=Usage) if usage else None,
         cost_nano_usd=number(b"cost_nano_usd"),
         metadata=msgspec.json.decode(metadata) if metadata else {},
+        asked=msgspec.json.decode(asked, type=Asked) if asked else None,
+        forgotten=b"forgotten" in fields,
     )
 
 

@@ -19,7 +19,7 @@ from shared.config import Settings
 from shared.jobs import JobRecord, from_hash
 from shared.rates import UNLIMITED, Limits, Standing
 from shared.redis import Argument, Commands
-from shared.wire import MAX_MERGE_WINDOW_S, Event, Policy, TurnPayload, encode_turn
+from shared.wire import MAX_MERGE_WINDOW_S, Event, Policy, TurnPayload, decode_turn, encode_turn
 
 _INCLUDED = {
     **dict.fromkeys(("claim", "finish", "reap"), ("_queue",)),
@@ -48,7 +48,7 @@ class Script:
             return await commands.run("EVAL", self.source, len(keys), *keys, *argv)
 
 
-_admit, _cancel, _read, _events = (Script(name) for name in ("admit", "cancel", "read", "events"))
+_admit, _cancel, _read, _events, _forget = (Script(name) for name in ("admit", "cancel", "read", "events", "forget"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +166,15 @@ class Intake:
         outcome: CancelOutcome = (await _cancel(self._commands, [keys.job(job_id)], argv)).decode()
         return outcome
 
+    async def forget(self, tenant: str, job_id: str) -> None:
+        """Show the job as a response no longer, for as long as Redis remembers it. Raises Unavailable."""
+        await _forget(self._commands, [keys.job(job_id)], [tenant])
+
+    async def payload(self, job_id: str) -> TurnPayload | None:
+        """What was asked, until the job has ended. Raises Unavailable, and msgspec's error for an unreadable one."""
+        raw = await self._commands.run("GET", keys.arq_job(job_id))
+        return decode_turn(raw) if raw else None
+
 
 OWNER_TTL_S = 30 * 86_400
 """How long Redis remembers whose a conversation is after its last message; Postgres knows it for good."""
@@ -203,4 +212,6 @@ def _record_fields(payload: TurnPayload) -> list[Argument]:
     ]
     if payload.metadata:
         fields += ["metadata", msgspec.json.encode(payload.metadata)]
+    if payload.asked is not None:
+        fields += ["asked", msgspec.json.encode(payload.asked.shown())]
     return fields

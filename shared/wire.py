@@ -20,6 +20,34 @@ TURN_FUNCTION = "turn"
 """Name of the arq function that runs a chat turn."""
 
 
+class Said(msgspec.Struct, frozen=True):
+    """A message that a caller gives along, as context of its question."""
+
+    role: Literal["user", "assistant"]
+    content: str
+
+
+class Asked(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a request in OpenAI's form says beyond the message: what the turn needs of it, and what is shown again."""
+
+    api: Literal["responses", "chat"] = "responses"
+    instructions: str | None = None
+    """Of the caller, for this turn; they stand behind the agent's own."""
+    max_output_tokens: int | None = None
+    given: list[Said] = []
+    """Said before the message, and not by earlier turns of ours; oldest first."""
+    background: bool = False
+    previous_response_id: str | None = None
+
+    def shown(self) -> "Asked":
+        """The part that every reader of the job is shown."""
+        return msgspec.structs.replace(self, given=[])
+
+    def kept(self) -> "Asked":
+        """The part that is written with the conversation. A chat's caller sends all of it again each time."""
+        return msgspec.structs.replace(self, given=[], instructions=None) if self.api == "chat" else self
+
+
 class TurnPayload(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One user message on its way to an agent. Ids and texts are as the caller gave them, already validated."""
 
@@ -36,6 +64,8 @@ class TurnPayload(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     feature: str | None = None
     before: list[str] = []
     """Texts that belong to the question, in a later run of a job into which others were merged."""
+    asked: Asked | None = None
+    """Of a request in OpenAI's form."""
     trace: dict[str, str] = {}
     """W3C trace context headers of the request, for telemetry."""
     request_id: str | None = None

@@ -3,13 +3,14 @@
 Every answer carries `X-Request-ID`. A problem's headers and body are those that `ingress.problems` really sends.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
 from operator import attrgetter
 from typing import Any, get_args
 
-from ingress.openapi.describe import PROBLEM, Answer, Header, Schema, ref
+from ingress.openai.errors import as_openai, openai_body
+from ingress.openapi.describe import EVENTS, JSON, PROBLEM, Answer, Header, Schema, ref
 from ingress.problems import Problem, problem_body
 from shared.budgets import ScopeKind
 from shared.rates import Level
@@ -75,6 +76,8 @@ def as_response(answer: Answer) -> dict[str, Any]:
         if answer.examples:
             content["examples"] = {name: {"value": value} for name, value in answer.examples.items()}
         shown["content"] = {answer.media_type: content}
+    if answer.or_stream_of is not None:
+        shown["content"][EVENTS] = {"schema": answer.or_stream_of}
     if answer.links:
         shown["links"] = dict(answer.links)
     return shown
@@ -94,13 +97,34 @@ def with_headers(response: dict[str, Any], headers: Mapping[str, Header]) -> dic
 
 
 def problem_responses(problems: Sequence[Problem]) -> dict[str, Any]:
-    by_status = groupby(sorted(problems, key=attrgetter("status")), attrgetter("status"))
-    return {str(status): _refusal({problem.code: problem for problem in same}) for status, same in by_status}
+    return {
+        status: _refusal(
+            same,
+            PROBLEM,
+            {"allOf": [ref("Problem"), {"properties": {"type": {"enum": [f"/problems/{code}" for code in same]}}}]},
+            {code: _example(problem) for code, problem in same.items()},
+        )
+        for status, same in _by_status(problems)
+    }
 
 
-def _refusal(problems: Mapping[str, Problem]) -> dict[str, Any]:
-    """One status; `problems` by code."""
-    types = [f"/problems/{code}" for code in problems]
+def openai_responses(problems: Sequence[Problem]) -> dict[str, Any]:
+    """The same in OpenAI's form."""
+    return {
+        status: _refusal(same, JSON, ref("OpenAIError"), {code: openai_body(problem) for code, problem in same.items()})
+        for status, same in _by_status([as_openai(problem) for problem in problems])
+    }
+
+
+def _by_status(problems: Sequence[Problem]) -> Iterator[tuple[str, dict[str, Problem]]]:
+    """Of each status the problems by code."""
+    for status, same in groupby(sorted(problems, key=attrgetter("status")), attrgetter("status")):
+        yield str(status), {problem.code: problem for problem in same}
+
+
+def _refusal(
+    problems: Mapping[str, Problem], media_type: str, schema: Schema, examples: Mapping[str, Any]
+) -> dict[str, Any]:
     carried = [{name.lower() for name in problem.headers} for problem in problems.values()]
     headers = {
         name: replace(_PROBLEM_HEADERS.get(name, _OTHER), always=all(name in each for each in carried))
@@ -110,9 +134,9 @@ def _refusal(problems: Mapping[str, Problem]) -> dict[str, Any]:
         "description": ", ".join(f"`{code}`" for code in problems),
         "headers": _headers(headers),
         "content": {
-            PROBLEM: {
-                "schema": {"allOf": [ref("Problem"), {"properties": {"type": {"enum": types}}}]},
-                "examples": {code: {"value": _example(problem)} for code, problem in problems.items()},
+            media_type: {
+                "schema": schema,
+                "examples": {code: {"value": example} for code, example in examples.items()},
             }
         },
     }

@@ -5,6 +5,7 @@ from typing import Any
 
 from ingress.body import MessageBody
 from ingress.openapi.describe import Schema, event, record, ref
+from ingress.openapi.openai import openai_components
 from ingress.openapi.pieces import ABOUT, EXAMPLE_ID, HEALTH, UUID
 from ingress.openapi.schemas import of_model, of_resource, of_struct
 from shared.config import Settings
@@ -70,6 +71,7 @@ def components(settings: Settings) -> Mapping[str, Schema]:
         "Agent": _AGENT,
         "Health": HEALTH,
         "About": ABOUT,
+        **openai_components(settings),
     }
 
 

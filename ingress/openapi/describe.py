@@ -15,6 +15,7 @@ Components = Callable[[Settings], Mapping[str, Schema]]
 
 JSON = "application/json"
 PROBLEM = "application/problem+json"
+EVENTS = "text/event-stream"
 
 
 def ref(name: str) -> Schema:
@@ -78,6 +79,8 @@ class Answer:
     headers: Mapping[str, Header] = field(default_factory=dict)
     examples: Mapping[str, Any] = field(default_factory=dict)
     links: Mapping[str, Schema] = field(default_factory=dict)
+    or_stream_of: Schema | None = None
+    """One server-sent event of the stream that is answered with where the request asks for one."""
 
 
 Security = Literal["bearer", "read_token"]
@@ -100,6 +103,8 @@ class Operation:
     """Further places whose errors callers get; those that the endpoint itself can reach are found without it."""
     raises: Sequence[Exception] = ()
     """Errors that no source shows so."""
+    errors: Literal["problem", "openai"] = "problem"
+    """The form they have."""
     headers: Mapping[str, Header] = field(default_factory=dict)
     """Those that any of its answers may carry, refusals too."""
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from starlette.routing import BaseRoute, Route
 
-from ingress.openapi.answers import PROBLEM_SCHEMA, as_response, problem_responses, with_headers
+from ingress.openapi.answers import PROBLEM_SCHEMA, as_response, openai_responses, problem_responses, with_headers
 from ingress.openapi.describe import Api, Operation, Parameter
 from ingress.openapi.refusals import refusals
 from ingress.problems import problem_of
@@ -102,7 +102,8 @@ def _operation(api: Api, operation: Operation, endpoint: Any) -> dict[str, Any]:
         content = {"application/json": {"schema": operation.body.schema, "examples": examples}}
         described["requestBody"] = {"required": operation.body.required, "content": content}
     answers = {str(status): as_response(answer) for status, answer in operation.answers.items()}
-    responses = {**problem_responses(problems), **answers}
+    refused = openai_responses(problems) if operation.errors == "openai" else problem_responses(problems)
+    responses = {**refused, **answers}
     described["responses"] = {
         status: with_headers(response, operation.headers) for status, response in sorted(responses.items())
     }

@@ -18,6 +18,7 @@ from ingress.openapi.describe import (
     listing,
     ref,
 )
+from ingress.openapi.openai import openai_operations
 from ingress.state import Ingress
 from ingress.strangers import Attempt
 
@@ -30,7 +31,7 @@ _POLL_AFTER = Header(
 )
 _OPEN = Header(description="`*`, where a read token was used.", schema={"const": "*"}, always=False)
 _COUNT: Schema = {"type": "string", "pattern": "^[0-9]+$"}
-_RATES = {
+RATES = {
     name: Header(description=description, schema=schema, always=False)
     for name, description, schema in (
         (
@@ -132,7 +133,7 @@ _POST_MESSAGE = Operation(
         ),
     },
     raised_by=(Ingress.authenticate, parse_message),
-    headers=_RATES,
+    headers=RATES,
 )
 
 _GET_JOB = Operation(
@@ -254,6 +255,7 @@ INGRESS = Api(
         "Messages": "What agents are asked.",
         "Jobs": "What became of it.",
         "Agents": "Who answers.",
+        "OpenAI": "The same for programs that use an OpenAI SDK: a model's name is an agent's id. Errors are OpenAI's.",
         "Health": "For platforms.",
         "About": "For whoever looks around; no key.",
     },
@@ -278,6 +280,7 @@ INGRESS = Api(
         ("DELETE", "/v1/jobs/{job_id}"): _CANCEL_JOB,
         ("GET", "/v1/jobs/{job_id}/events"): _JOB_EVENTS,
         ("GET", "/metrics"): pieces.metrics("Health", Ingress.authenticate),
+        **openai_operations(DONE, RATES),
         **pieces.documents(),
     },
     components=components,

@@ -39,7 +39,9 @@ def refusals(*roots: Callable[..., Any]) -> list[Problem]:
 
 def _made_in(function: Callable[..., Any]) -> Iterator[Problem]:
     for target, call in _calls(function):
-        if inspect.isclass(target) and issubclass(target, CallerError | Unavailable):
+        if inspect.isclass(target) and issubclass(
+            target, CallerError | Unavailable
+        ):  # of Unanswered only a run knows status and code
             yield problem_of(_error(target, call, function.__globals__))
 
 

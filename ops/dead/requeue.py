@@ -66,4 +66,6 @@ def _record_fields(payload: TurnPayload, user_id: str | None) -> list[Argument]:
     fields += ["user", payload.user_id or user_id or ""]
     if payload.metadata:
         fields += ["metadata", msgspec.json.encode(payload.metadata)]
+    if payload.asked is not None:
+        fields += ["asked", msgspec.json.encode(payload.asked.shown())]
     return fields

@@ -78,6 +78,12 @@ def faults_of(monkeypatch: pytest.MonkeyPatch, **given: str) -> str:
             "for example SWITCHBOARD_RETRY_BASE_S=30.0",
         ),
         (
+            "SWITCHBOARD_OPENAI_WAIT_MAX_S",
+            "300",
+            "SWITCHBOARD_OPENAI_WAIT_MAX_S='300': must be at most a third of SWITCHBOARD_SDK_RETRY_TTL_S=600, "
+            "for example SWITCHBOARD_OPENAI_WAIT_MAX_S=200",
+        ),
+        (
             "OPENAI_BASE_URL",
             "localhost:8002",
             "OPENAI_BASE_URL=<hidden>: must be an address http://… or https://…, "

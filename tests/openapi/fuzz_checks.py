@@ -20,6 +20,10 @@ BY_PROSE = frozenset(
 origin, a size in bytes, which of a report's parameters go together, all of a tenant's settings, whose models must have
 a price, which thresholds are shares, whose tenant an operator means; and a rule as a whole, for what its metric has."""
 
+OPENAI_BY_STATE = frozenset({"idempotency_mismatch", "conversation_owner"})
+OPENAI_BY_PROSE = frozenset({"input", "messages", "previous_response_id", "after"})
+"""The last message is the user's and says something; what excludes what; an item of this very list."""
+
 
 @schemathesis.check
 def requests_by_the_document_are_taken(_ctx: Any, response: Any, case: Any) -> None:
@@ -36,5 +40,8 @@ def requests_by_the_document_are_taken(_ctx: Any, response: Any, case: Any) -> N
 
 
 def _by_state_or_prose(problem: dict[str, Any]) -> bool:
+    if "error" in problem:
+        error = problem["error"]
+        return error["code"] in OPENAI_BY_STATE or (error["param"] or "").partition("[")[0] in OPENAI_BY_PROSE
     fields = {fault["field"].partition("/")[0] for fault in problem.get("errors", [])}
     return problem["type"] in BY_STATE or (bool(fields) and fields <= BY_PROSE)

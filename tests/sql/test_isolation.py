@@ -26,6 +26,7 @@ async def jobs(owner: Pool, ops: Pool, commit: Any) -> dict[str, str]:
         await commit(tenant, turn)
         await commit(tenant, a_turn(**DEAD), query="end_job")
         await owner.fetchrow(queries["turn_takeover"], tenant, uuid7(), 1, "conversation-1", 10, 7)
+        await owner.execute(queries["forget_response"], tenant, uuid7())
         await owe_and_alert(owner, ops, tenant)
         await owner.execute(queries["switch_tenant"], tenant, True, "test")
         await owner.execute(queries["switch_tenant"], tenant, False, "test")

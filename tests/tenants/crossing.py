@@ -50,6 +50,7 @@ async def settle(app: asyncpg.Connection, ops: asyncpg.Connection) -> dict[str, 
         await app.fetchrow(queries["commit_turn"], tenant, json.dumps(done))
         await app.fetchrow(queries["end_job"], tenant, json.dumps(dead))
         await app.fetchrow(queries["turn_takeover"], tenant, uuid7(), 1, CONVERSATION, 10, 7)
+        await app.execute(queries["forget_response"], tenant, dead["job_id"])
         jobs |= {f"{tenant}_done": done["job_id"], f"{tenant}_dead": dead["job_id"]}
         jobs |= {f"{tenant}_{name}": found for name, found in (await _owe_and_alert(ops, tenant, mark)).items()}
     return jobs

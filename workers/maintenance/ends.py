@@ -119,6 +119,7 @@ class _UnstartedEnd:
             domain=payload.domain,
             feature=payload.feature,
             callback_url=payload.callback_url,
+            asked=payload.asked and payload.asked.kept(),
             memory=False,
             attempts=0,
             claim=None,

@@ -86,7 +86,7 @@ class TurnContext:
 
     async def _complete(self, prompt: Prompt) -> Completion:
         completion = await self._calling.ask(prompt)
-        if completion.finish == "length" and not completion.text.strip():
+        if completion.finish == "length" and not completion.text.strip() and not self._work.bounded:
             longer = replace(prompt, max_tokens=prompt.max_tokens + REASONING_HEADROOM_TOKENS)
             completion = await self._calling.ask(longer)
         if completion.finish in ("refusal", "content_filter"):

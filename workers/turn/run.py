@@ -27,6 +27,7 @@ from workers.queue.scripts import Claimed
 from workers.queue.verdicts import Again, Ended, Verdict
 from workers.turn import taken_in
 from workers.turn.answer import Desk, TurnContext, answer
+from workers.turn.asked import given, instructed
 from workers.turn.calling import Providers
 from workers.turn.kept import cache_of
 from workers.turn.retry import RetryPolicy
@@ -141,10 +142,12 @@ class TurnRunner:
         if loaded.ended is not None:
             return _announce(loaded.ended)
         work.history = (*loaded.history, *work.interrupted) if history else ()
+        work.history += given([*(one.payload.asked for one in work.merged), work.payload.asked])
         work.errors = work.earlier_errors()
         work.settings, work.spent = loaded.settings, loaded.spent
         if work.agent is not None:
-            work.agent = tuned(work.agent, loaded.settings)
+            default_max_tokens = loaded.settings.max_tokens or self._settings.max_tokens
+            work.agent = instructed(tuned(work.agent, loaded.settings), work.payload.asked, default_max_tokens)
         if not loaded.tenant_known:
             return await self._end(work, Failed("rejected", JobError("tenant_disabled", "the tenant is not active")))
         owner = loaded.conversation_user
@@ -274,6 +277,7 @@ class TurnRunner:
             domain=payload.domain,
             feature=payload.feature,
             callback_url=payload.callback_url,
+            asked=payload.asked and payload.asked.kept(),
             memory=bool(work.agent and work.agent.memory),
             attempts=min(job.attempt, self._settings.max_attempts),
             claim=int(job.claim),

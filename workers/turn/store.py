@@ -17,7 +17,7 @@ from shared.errors import LeaseLost, Unavailable
 from shared.jobs import Degraded, JobError, JobRecord
 from shared.telemetry import tracing
 from shared.tenants import TenantSettings, read_settings
-from shared.wire import TurnPayload
+from shared.wire import Asked, TurnPayload
 from sql import queries
 from workers.ledger.book import Amount, LedgerRow
 from workers.queue.scripts import Claimed
@@ -55,6 +55,7 @@ class TurnEnd(msgspec.Struct, frozen=True, kw_only=True):
     domain: str | None
     feature: str | None
     callback_url: str | None
+    asked: Asked | None
     memory: bool
     attempts: int
     claim: int | None

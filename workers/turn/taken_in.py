@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import msgspec
 
 from shared.jobs import JobError
-from shared.wire import TurnPayload, decode_turn
+from shared.wire import Asked, TurnPayload, decode_turn
 
 logger = logging.getLogger("switchboard.turn")
 
@@ -53,6 +53,7 @@ class TakenInEnd(msgspec.Struct, frozen=True, kw_only=True):
     domain: str | None
     feature: str | None
     callback_url: str | None
+    asked: Asked | None
     error: JobError | None
     created_us: int
     finished_us: int
@@ -88,7 +89,14 @@ def merged_texts(taken: Sequence[TakenIn]) -> list[str]:
 def kept(turn: TurnPayload, taken: Sequence[TakenIn]) -> TurnPayload:
     """The payload as a later run needs it: its whole question."""
     texts = merged_texts(taken)
-    return msgspec.structs.replace(turn, before=[*turn.before, *texts]) if texts else turn
+    if not texts:
+        return turn
+    changed = msgspec.structs.replace(turn, before=[*turn.before, *texts])
+    given = [said for one in taken if one.state == "merged" and one.payload.asked for said in one.payload.asked.given]
+    if given:
+        asked = turn.asked or Asked()
+        changed = msgspec.structs.replace(changed, asked=msgspec.structs.replace(asked, given=[*given, *asked.given]))
+    return changed
 
 
 def ends(taken: Sequence[TakenIn], end: Survivor) -> list[TakenInEnd]:
@@ -116,6 +124,7 @@ def _end(one: TakenIn, end: Survivor) -> TakenInEnd:
         domain=one.payload.domain,
         feature=one.payload.feature,
         callback_url=one.payload.callback_url,
+        asked=one.payload.asked and one.payload.asked.kept(),
         error=(end.error if refused else None) if merged else _INTERRUPTED,
         created_us=one.created_us,
         finished_us=end.finished_us if merged else one.taken_us,

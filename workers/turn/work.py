@@ -60,6 +60,16 @@ class Work:
         return "\n\n".join([*self.payload.before, *taken_in.merged_texts(self.taken_in), self.payload.message])
 
     @property
+    def bounded(self) -> bool:
+        """Whether the caller bounds the reply: reasoning is then part of it, as with OpenAI."""
+        return self.payload.asked is not None and self.payload.asked.max_output_tokens is not None
+
+    @property
+    def merged(self) -> list[TakenIn]:
+        """Earlier messages that are answered with this one."""
+        return [earlier for earlier in self.taken_in if earlier.state == "merged"]
+
+    @property
     def interrupted(self) -> tuple[Message, ...]:
         """What was said just before and is not answered any more."""
         return tuple(
