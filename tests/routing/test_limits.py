@@ -98,7 +98,7 @@ async def test_requests_a_minute(redis: Redis) -> None:
     assert (await provider.ask()).kind == "held"
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(
     steps=st.lists(st.tuples(st.integers(0, 25_000), st.integers(1, 600), st.integers(0, 600)), min_size=1, max_size=40)
 )
