@@ -1,5 +1,6 @@
 """Answers in a real Redis: their time, their room, their flights, and a server that is away."""
 
+import asyncio
 import random
 
 import pytest
@@ -170,6 +171,15 @@ async def test_what_another_version_kept_is_no_answer(stores: Stores, redis: Red
     await redis.set(keys.cached("acme", "q"), (await redis.get(keys.cached("acme", "q"))).split()[0] + b" [1]")
     assert await store.ask(question, "me") == "alone"
     assert await store.stale(question) is None
+
+
+async def test_answers_that_come_while_the_server_is_asked_for_room_are_kept_too(
+    stores: Stores, commands: Commands
+) -> None:
+    store = stores(room=Room(commands))
+    questions = [a_question(str(n)) for n in range(5)]
+    await asyncio.gather(*(store.keep(question, "me", an_answer()) for question in questions))
+    assert [await store.stale(question) for question in questions] == [an_answer()] * 5
 
 
 @pytest.mark.parametrize("share", [0.5, 0.9])

@@ -261,7 +261,7 @@ async def test_fifty_who_ask_two_processes_at_once_are_one_call(
         async def both() -> bool:
             return await leases(deployment) == 2
 
-        await eventually(both, 30)
+        await eventually(both, 60)
         jobs = [await deployment.say("Do you ship?", conversation=f"c{n}", user=f"u{n}") for n in range(50)]
         records = [await deployment.ended(job_id, 20) for job_id in jobs]
     assert {record.state for record in records} == {"succeeded"}

@@ -4,6 +4,7 @@ The ingress stops at 80 % of `maxmemory` (`ingress/pressure.py`), so that accept
 answers must not bring it there. Asked when an answer is to be kept, and of the server once a second at most.
 """
 
+import asyncio
 import time
 
 from shared.redis import Commands
@@ -15,15 +16,18 @@ LOOK_EVERY_S = 1.0
 class Room:
     def __init__(self, commands: Commands) -> None:
         self._commands = commands
-        self._there = False
-        self._looked_at: float | None = None
+        self._look: asyncio.Task[bool] | None = None
+        self._looked_at = 0.0
 
     async def there(self) -> bool:
-        """Raises Unavailable when the server cannot be asked."""
+        """Who asks while the server is asked waits for that answer. Raises Unavailable when there is none."""
         now = time.monotonic()
-        if self._looked_at is None or now - self._looked_at >= LOOK_EVERY_S:
+        if self._look is None or (self._look.done() and now - self._looked_at >= LOOK_EVERY_S):
             self._looked_at = now
-            info = await self._commands.run("INFO", "memory")
-            used, limit = (int(info.get(name, 0)) for name in ("used_memory", "maxmemory"))
-            self._there = limit == 0 or used <= FULL_ABOVE * limit
-        return self._there
+            self._look = asyncio.ensure_future(self._ask())
+        return await asyncio.shield(self._look)
+
+    async def _ask(self) -> bool:
+        info = await self._commands.run("INFO", "memory")
+        used, limit = (int(info.get(name, 0)) for name in ("used_memory", "maxmemory"))
+        return limit == 0 or used <= FULL_ABOVE * limit
