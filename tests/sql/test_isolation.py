@@ -121,6 +121,12 @@ async def test_functions_do_not_reach_into_another_tenant(app: Pool, jobs: dict[
         "history": "[]",
         "settings": "{}",
         "tenant_known": False,
+        "spent_nano_usd": 0,
+        "spent_tokens": 0,
+    }
+    assert dict(await app.fetchrow(queries["conversation_spent"], "gamma", "conversation-1") or {}) == {
+        "cost_nano_usd": 0,
+        "tokens": 0,
     }
 
 
