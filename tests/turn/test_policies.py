@@ -16,6 +16,7 @@ from sql import queries
 from tests.conftest import Eventually
 from tests.turn.deployment import TENANT, Deployment
 from tests.turn.test_killed_worker import doomed_worker
+from workers.turn.retry import RetryPolicy
 
 LONG = {"match": "long", "tokens_per_s": 50, "output_tokens": 400}
 
@@ -275,8 +276,12 @@ async def test_the_owner_of_a_conversation_is_known_from_messages_that_never_sta
         await eventually(owned)
 
 
-async def test_an_interruption_ends_a_wait_for_a_retry(deployment: Deployment, eventually: Eventually) -> None:
-    await deployment.behave({"match": "first", "faults": [{"status": 429, "retry_after_s": 60}]}, {})
+async def test_an_interruption_ends_a_wait_for_a_retry(
+    deployment: Deployment, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a_minute = RetryPolicy(max_attempts=4, base_s=60, cap_s=60, horizon_s=120, draw=lambda _low, high: high)
+    monkeypatch.setattr(RetryPolicy, "of", lambda _settings: a_minute)
+    await deployment.behave({"match": "first", "faults": [{"status": 500}]}, {})
     async with deployment.worker():
         first = await deployment.say("first")
 
