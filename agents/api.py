@@ -100,6 +100,37 @@ class Reply:
     incomplete: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class FlowStep:
+    """A person at a form inside a messenger (a WhatsApp Flow) needs the next screen."""
+
+    action: Literal["INIT", "data_exchange", "BACK"]
+    """The form was opened, a screen was filled in, or left backwards."""
+    screen: str | None
+    """The one that was shown; None when the form is opened."""
+    data: Mapping[str, Any]
+    """What was filled in."""
+    token: str
+    """The `flow_token` that the form was sent with; `<user id>:<anything>` says whose it is."""
+    tenant: str
+
+
+@dataclass(frozen=True, slots=True)
+class Screen:
+    """What is shown next, by its name in the form's definition. `SUCCESS` ends the form; its `data` is then
+    `{"extension_message_response": {"params": {…}}}`, which comes back as a message `[form] …`."""
+
+    name: str
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class FlowOver:
+    """The form cannot be continued; the message is shown to the person."""
+
+    message: str = "This form is not available any more."
+
+
 class Context(Protocol):
     """What an agent may use while it answers one turn."""
 
@@ -168,6 +199,11 @@ class Agent:
             max_tokens=self.max_tokens or ctx.max_tokens,
             temperature=self.temperature,
         )
+
+    def flow(self, step: FlowStep) -> Screen | FlowOver:
+        """The next screen of a form. The person's phone waits: it is called in the ingress, in a thread, without model,
+        memory or any other part of the world, and must take far less than a second."""
+        return FlowOver()
 
     async def answer(self, turn: Turn, ctx: Context) -> Reply:
         """One model call with recent messages. Override for anything cleverer."""

@@ -18,6 +18,9 @@ from starlette.types import ASGIApp
 from agents import registry
 from ingress.archive import Archive
 from ingress.auth import ApiKeys
+from ingress.channels.directory import Channels
+from ingress.channels.flows import exchange_flow
+from ingress.channels.routes import Webhook
 from ingress.direct import Direct
 from ingress.notices import Notices
 from ingress.openai.chat import create_chat_completion
@@ -58,6 +61,8 @@ ROUTES = [  # looked through in this order: what is asked most stands first
     Route("/v1/chat/completions", create_chat_completion, methods=["POST"]),
     Route("/v1/models", list_models),
     Route("/v1/models/{model}", get_model),
+    Route("/v1/channels/{channel_id}/webhook", Webhook),
+    Route("/v1/channels/{channel_id}/flows", exchange_flow, methods=["POST"]),
     Route("/", index),
     Route("/openapi.json", openapi_json),
     Route("/docs", docs),
@@ -108,6 +113,8 @@ async def opened(settings: Settings) -> AsyncIterator[Ingress]:
         await archive.start()
         api_keys = ApiKeys(commands, archive, ttl_s=settings.key_cache_ttl_s)
         closing.push_async_callback(api_keys.aclose)
+        channels = Channels(commands, archive, settings)
+        closing.push_async_callback(channels.aclose)
         notices, pressure = Notices(commands.redis), Pressure(commands)
         await closing.enter_async_context(_running([notices.run(), pressure.run(), archive.run()]))
         await closing.enter_async_context(vitals(lambda: [commands], archive.pools))
@@ -119,6 +126,7 @@ async def opened(settings: Settings) -> AsyncIterator[Ingress]:
             archive=archive,
             agents=agents,
             api_keys=api_keys,
+            channels=channels,
             strangers=Strangers(commands, settings),
             tokens=ReadTokens(settings),
             notices=notices,

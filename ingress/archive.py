@@ -14,6 +14,7 @@ import msgspec
 import structlog
 
 from ingress.auth import Principal, principal_of
+from ingress.channels.directory import ChannelRecord, record_of
 from shared import deployment
 from shared.config import Settings
 from shared.db import Pool, open_pool
@@ -68,6 +69,11 @@ class Archive:
         async with self._answering() as pool:
             row = await pool.fetchrow(queries["resolve_api_key"], sha256)
         return principal_of(row) if row else None
+
+    async def channel(self, channel_id: str) -> ChannelRecord | None:
+        async with self._answering() as pool:
+            row = await pool.fetchrow(queries["resolve_channel"], channel_id)
+        return record_of(row) if row else None
 
     async def job(self, tenant: str, job_id: str) -> JobRecord | None:
         """A job that has ended; its latest run."""

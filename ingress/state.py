@@ -9,6 +9,7 @@ from starlette.requests import Request
 from agents.api import Agent
 from ingress.archive import Archive
 from ingress.auth import ApiKeys, Caller, known_by_key
+from ingress.channels.directory import Channels
 from ingress.notices import Notices
 from ingress.pressure import Pressure
 from ingress.problems import unknown_job
@@ -35,6 +36,7 @@ class Ingress:
     archive: Archive
     agents: Mapping[str, Agent]
     api_keys: ApiKeys
+    channels: Channels
     strangers: Strangers
     tokens: ReadTokens
     notices: Notices

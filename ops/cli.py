@@ -12,6 +12,7 @@ import typer
 
 from ops import jobs
 from ops.alerts import command as alerts
+from ops.channels import command as channels
 from ops.dead import command as dead
 from ops.deliveries import command as deliveries
 from ops.tenants import command as tenants
@@ -20,6 +21,7 @@ from shared.config import Settings, unknown_variables
 from shared.errors import ConfigError, SwitchboardError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app.add_typer(channels.app, name="channels")
 app.add_typer(dead.app, name="dead")
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(tenants.tenants, name="tenants")

@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from shared.errors import ConfigError
 from shared.faults import Fault, fault_of, shown, summary, unknown_names
+from shared.sealing import are_sealing_keys
 from shared.tenants import NONE, nano_usd
 
 PREFIX = "SWITCHBOARD_"
@@ -131,6 +132,11 @@ class Settings(BaseSettings):
 
     secret: SecretStr = SecretStr("")
     """Signs the read tokens of `events_url`; at least 16 characters outside development."""
+
+    credentials_key: SecretStr = SecretStr("")
+    """Encrypts channels' credentials: 32 bytes in base64; several with commas, of which the first one encrypts."""
+    public_url: HttpUrl | None = None
+    """Scheme and host by which callers reach the ingress, where a proxy stands before it."""
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["json", "console"] = "json"
@@ -311,6 +317,10 @@ def _contradictions(settings: Settings) -> list[Fault]:
         name = environment_name("secret")
         words = f"at least {MIN_SECRET_CHARS} characters outside development"
         faults.append(Fault(name, shown(name, secret), words, "$(openssl rand -hex 32)"))
+    if not are_sealing_keys(sealing := settings.credentials_key.get_secret_value()):
+        name = environment_name("credentials_key")
+        words = "32 bytes in base64, or several with commas"
+        faults.append(Fault(name, shown(name, sealing), words, "$(openssl rand -base64 32)"))
     for low, high in _ORDERED:
         most = getattr(settings, high)
         if (value := getattr(settings, low)) > most:

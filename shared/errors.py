@@ -9,6 +9,7 @@ SwitchboardError
 │   ├── Conflict           409 / 422 idempotency key reused with another body, conversation of another user
 │   │   └── Busy              409 the conversation's policy is `reject`
 │   ├── TooLarge           413
+│   ├── BadSignature       403 a provider's request that the provider did not sign, or signed too long ago
 │   ├── RateLimited        429 a window is full, for `retry_after_s`
 │   └── BudgetExhausted    402 what may be spent is spent; a call that would not fit is not made
 ├── UpstreamError          a model provider's fault: `retryable` decides
@@ -99,6 +100,10 @@ class Busy(Conflict):
 
 class TooLarge(CallerError):
     code, status = "too_large", 413
+
+
+class BadSignature(CallerError):
+    code, status = "bad_signature", 403
 
 
 class RateLimited(CallerError):

@@ -24,6 +24,9 @@
     sb:idem:<tenant>:<hash>  string  `<job id> <fingerprint>`
     sb:apikey:<sha256>       string  JSON of the key's tenant, scopes and terms (shared.tenants)
     sb:rate:<window>         list    moments (Unix µs) at which a rate window let something in (shared.rates)
+    sb:channel:<id>          string  JSON of a channel: tenant, settings, credentials (encrypted), terms
+    sb:notice:<tenant>:<conv> string  a user was told of a refusal; no more until it expires
+    sb:inbox                 stream  what channels brought and is no message, until Postgres has it
     sb:spent:<scope>         hash    usd, usd_held, tok, tok_held of a budget scope (shared.budgets)
     sb:model:<spec>          hash    of `provider:model`: its circuit breaker, a pause, what its provider says is left
     sb:models                set     those that were ever open or paused
@@ -46,6 +49,7 @@
 
 DEFAULT_QUEUE = "arq:queue"
 ENDED = "sb:ended"
+INBOX = "sb:inbox"
 DEPLOYMENT = "sb:deployment"
 MONEY = "sb:money"
 UNPOSTED = "sb:money:unposted"
@@ -111,6 +115,14 @@ def rate(*parts: str) -> str:
 
 
 SPENT = "sb:spent:"
+
+
+def channel(channel_id: str) -> str:
+    return f"sb:channel:{channel_id}"
+
+
+def notice(tenant: str, conversation_id: str) -> str:
+    return f"sb:notice:{tenant}:{conversation_id}"
 
 
 def spent(*parts: str) -> str:

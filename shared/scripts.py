@@ -64,6 +64,8 @@ class Idempotency:
     """Identifies the key, within its tenant and route."""
     fingerprint: str = "-"
     """Identifies the body; another one under the same key is refused."""
+    ttl_s: int | None = None
+    """How long it is remembered; None: as the settings say for its mode."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +127,7 @@ class Intake:
         With the policy `merge` it waits `merge_window_s` for another one, at most MAX_MERGE_WINDOW_S altogether.
         """
         settings, repeat = self._settings, idempotency or Idempotency()
-        idem_ttl_s = settings.idempotency_ttl_s if repeat.mode == "key" else settings.sdk_retry_ttl_s
+        usual_ttl_s = settings.idempotency_ttl_s if repeat.mode == "key" else settings.sdk_retry_ttl_s
         names = [
             keys.queue(payload.queue),
             keys.job(payload.job_id),
@@ -143,14 +145,14 @@ class Intake:
             payload.user_id or "",
             OWNER_TTL_S,
             repeat.mode,
-            idem_ttl_s * 1000,
+            (repeat.ttl_s or usual_ttl_s) * 1000,
             repeat.fingerprint,
             policy,
             int(merge_window_s * 1000),
             int(MAX_MERGE_WINDOW_S * 1000),
             settings.result_ttl_s,
             *limits.arguments,
-            *_record_fields(payload),
+            *record_fields(payload),
         ]
         return _admission(limits, *await _admit(self._commands, names, argv))
 
@@ -199,7 +201,8 @@ def _admission(
     return Admission(said, job_id.decode(), position, int(created_us or 0), owner, windows, refused_by)
 
 
-def _record_fields(payload: TurnPayload) -> list[Argument]:
+def record_fields(payload: TurnPayload) -> list[Argument]:
+    """What the record of a job says of its message, for a script."""
     fields: list[Argument] = [
         "tenant",
         payload.tenant,

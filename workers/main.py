@@ -24,6 +24,7 @@ from workers.ledger.book import Amount
 from workers.ledger.purse import Answer, Offer, Purse, Settlement
 from workers.ledger.recount import Recount
 from workers.maintenance.ends import EndsWriter
+from workers.maintenance.inbox import InboxWriter
 from workers.metrics import WorkerState, expect
 from workers.models.catalog import OpenModel, close_models, open_models
 from workers.probes import lease_of, serving
@@ -135,9 +136,16 @@ def _wire(
         commands=commands,
         leaving=lambda: desk.worker.leaving,
     )
-    ends = EndsWriter(commands, pool, on_end=desk.ended)
+    ends, inbox = EndsWriter(commands, pool, on_end=desk.ended), InboxWriter(commands, pool)
+
+    async def drain() -> None:
+        try:
+            await ends.drain()
+        finally:
+            await inbox.drain()
+
     desk.worker = chat_worker(
-        commands.redis, settings, turn=runner, unrunnable=runner.unrunnable, on_ends_waiting=ends.drain
+        commands.redis, settings, turn=runner, unrunnable=runner.unrunnable, on_ends_waiting=drain
     )
     return desk.worker
 

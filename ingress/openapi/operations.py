@@ -4,7 +4,7 @@ A test fails for a route that has no entry here and for an entry that has no rou
 """
 
 from ingress.body import parse_message
-from ingress.openapi import pieces
+from ingress.openapi import channels, pieces
 from ingress.openapi.components import DONE, MESSAGES, QUEUED, accepted, components
 from ingress.openapi.describe import (
     Answer,
@@ -254,6 +254,7 @@ INGRESS = Api(
     tags={
         "Messages": "What agents are asked.",
         "Jobs": "What became of it.",
+        "Channels": "What messengers' providers call.",
         "Agents": "Who answers.",
         "OpenAI": "The same for programs that use an OpenAI SDK: a model's name is an agent's id. Errors are OpenAI's.",
         "Health": "For platforms.",
@@ -279,6 +280,7 @@ INGRESS = Api(
         ("GET", "/v1/jobs/{job_id}"): _GET_JOB,
         ("DELETE", "/v1/jobs/{job_id}"): _CANCEL_JOB,
         ("GET", "/v1/jobs/{job_id}/events"): _JOB_EVENTS,
+        **channels.OPERATIONS,
         ("GET", "/metrics"): pieces.metrics("Health", Ingress.authenticate),
         **openai_operations(DONE, RATES),
         **pieces.documents(),

@@ -23,9 +23,11 @@ from ingress.request_log import RequestLog
 from ingress.responses import json_response
 from ingress.strangers import Strangers
 from ops.alerts.books import AlertBooks
+from ops.channels.books import ChannelBooks
 from ops.console.load import Load
 from ops.console.openapi.operations import CONSOLE
 from ops.console.routes.alerts import AlertResource, list_alert_events, list_alerts, test_alert
+from ops.console.routes.channels import ChannelResource, ChannelsResource, list_kept, rotate_channel
 from ops.console.routes.dead import DeadJobResource, DeadJobsRetry, list_dead_jobs, retry_dead_job
 from ops.console.routes.deliveries import (
     EndpointResource,
@@ -60,6 +62,7 @@ from shared import deployment, telemetry
 from shared.config import Settings
 from shared.db import Pool, open_pool
 from shared.redis import Commands, check_server, connect
+from shared.sealing import Sealer
 from shared.telemetry.metrics import vitals
 
 log = structlog.get_logger(__name__)
@@ -70,6 +73,7 @@ async def index(_request: Request) -> Response:
         "dead_jobs": "/v1/dead-jobs",
         "queues": "/v1/queues",
         "tenants": "/v1/tenants",
+        "channels": "/v1/channels",
         "usage": "/v1/usage",
         "endpoints": "/v1/endpoints",
         "deliveries": "/v1/deliveries",
@@ -104,6 +108,10 @@ ROUTES = [
     Route("/v1/tenants/{tenant_id}/changes", list_changes),
     Route("/v1/tenants/{tenant_id}/keys", KeysResource),
     Route("/v1/keys/{key_id}", KeyResource),
+    Route("/v1/channels", ChannelsResource),
+    Route("/v1/channels/{channel_id}", ChannelResource),
+    Route("/v1/channels/{channel_id}/rotate", rotate_channel, methods=["POST"]),
+    Route("/v1/channels/{channel_id}/kept", list_kept, methods=["GET"]),
     Route("/v1/usage", show_usage),
     Route("/v1/endpoints", EndpointsResource),
     Route("/v1/endpoints/{endpoint_id}", EndpointResource),
@@ -177,6 +185,7 @@ async def opened(settings: Settings) -> AsyncIterator[Console]:
             of_tenant=await Desk.over(pool, commands, settings, agents),
             of_all=of_all,
             tenants=TenantBooks(pool, books, commands, agents),
+            channels=ChannelBooks(pool, books, commands, Sealer(settings.credentials_key.get_secret_value()), agents),
             usage_of_tenant=await UsageBooks.over(pool),
             usage_of_all=await UsageBooks.over(ops_pool),
             deliveries_of_tenant=await DeliveryBooks.over(pool, settings, gate),

@@ -12,6 +12,7 @@ from starlette.requests import Request
 from ingress.auth import ApiKeys, Principal, known_by_key, principal_of
 from ingress.strangers import Strangers
 from ops.alerts.books import AlertBooks
+from ops.channels.books import ChannelBooks
 from ops.console.load import Load
 from ops.dead.desk import Desk
 from ops.deliveries.books import DeliveryBooks
@@ -64,6 +65,7 @@ class Console:
     of_tenant: Desk
     of_all: Desk
     tenants: TenantBooks
+    channels: ChannelBooks
     usage_of_tenant: UsageBooks
     usage_of_all: UsageBooks
     deliveries_of_tenant: DeliveryBooks

@@ -5,6 +5,7 @@ The environment is the children's only configuration, as on any platform. What t
 
 import os
 import socket
+from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -13,6 +14,8 @@ from shared.config import Settings
 
 DEVELOPMENT_KEY = "sk-switchboard-dev"
 STANDIN_KEY = "sk-stand-in"
+CREDENTIALS_KEY = b64encode(b"switchboard-development-only-key").decode()
+"""As public as the API key above, and the same tomorrow: what it sealed is in the data folder."""
 DRAIN_S = 3.0
 """A developer's Ctrl-C should not take as long as a deploy may."""
 
@@ -68,6 +71,8 @@ def for_children(settings: Settings, ports: Ports, backends: Backends) -> Mappin
         standin = f"http://127.0.0.1:{ports.standin}"
         environment |= {"OPENAI_API_KEY": STANDIN_KEY, "OPENAI_BASE_URL": f"{standin}/v1"}
         environment |= {"ANTHROPIC_API_KEY": STANDIN_KEY, "ANTHROPIC_BASE_URL": standin}
+    if not settings.credentials_key.get_secret_value():
+        environment["SWITCHBOARD_CREDENTIALS_KEY"] = CREDENTIALS_KEY
     if "log_format" not in settings.model_fields_set:
         environment["SWITCHBOARD_LOG_FORMAT"] = "console"
     if "metrics_port" not in settings.model_fields_set:

@@ -52,7 +52,17 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
 
     id: str
     tenant: str
-    action: Literal["created", "changed", "disabled", "enabled", "key_created", "key_revoked"]
+    action: Literal[
+        "created",
+        "changed",
+        "disabled",
+        "enabled",
+        "key_created",
+        "key_revoked",
+        "channel_created",
+        "channel_changed",
+        "channel_removed",
+    ]
     changed_us: int
     changed_by: str
     """`key:<id>` of an API key, `cli:<user>` of the command line."""

@@ -71,10 +71,10 @@ async def opened(settings: Settings) -> AsyncIterator[TenantBooks]:
 class Terminal:
     def __init__(self, books: TenantBooks, printer: Printer) -> None:
         self._books, self._printer = books, printer
-        self._by = f"cli:{_user()}"
+        self._by = f"cli:{user()}"
 
     async def create(self, tenant: str, name: str, assignments: Sequence[str], patch: str | None) -> None:
-        asked = _checked(CreateBody, {"id": tenant, "name": name, "settings": patch_of(assignments, patch)})
+        asked = checked(CreateBody, {"id": tenant, "name": name, "settings": patch_of(assignments, patch)})
         self._printer.tenant(await self._books.create(asked.id, asked.name, asked.settings, self._by))
 
     async def list(self) -> None:
@@ -90,7 +90,7 @@ class Terminal:
     async def set(
         self, tenant: str, assignments: Sequence[str], patch: str | None, name: str | None, version: int | None
     ) -> None:
-        asked = _checked(
+        asked = checked(
             ChangeBody, {"settings": patch_of(assignments, patch), "name": name, "settings_version": version}
         )
         wish = Wish(asked.settings, asked.name, asked.settings_version)
@@ -100,7 +100,7 @@ class Terminal:
         self._printer.tenant(await self._books.switch(tenant, self._by, disabled=disabled))
 
     async def create_key(self, tenant: str, scopes: Sequence[str], label: str, lifetime_s: int | None) -> None:
-        asked = _checked(KeyBody, {"label": label, "scopes": [*scopes]})
+        asked = checked(KeyBody, {"label": label, "scopes": [*scopes]})
         expires_us = None if lifetime_s is None else (int(time.time()) + lifetime_s) * 1_000_000
         self._printer.new_key(await self._books.create_key(tenant, asked.scopes, asked.label, expires_us, self._by))
 
@@ -156,7 +156,7 @@ def key_id_of(text: str) -> str:
     return text
 
 
-def _checked(model: type[B], given: Mapping[str, Any]) -> B:
+def checked(model: type[B], given: Mapping[str, Any]) -> B:
     try:
         return model.model_validate(given)
     except ValidationError as error:
@@ -175,7 +175,7 @@ def _object(text: str) -> dict[str, Any]:
         raise InvalidRequest("The patch cannot be read.", faults=[fault]) from None
 
 
-def _user() -> str:
+def user() -> str:
     try:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:  # a container's nameless user

@@ -145,7 +145,7 @@ local function has_lease(queue, worker)
 end
 
 -- Up to `n` due jobs for `worker`, after the housekeeping that may make some due; with `only`, none but those ids.
--- Returns {ms until the next thing is due (-1: nothing known), ends waiting for Postgres (0 | 1), jobs held now, claim,
+-- Returns {ms until the next thing is due (-1: nothing known), ends or inbox waiting for Postgres (0 | 1), jobs held now, claim,
 -- job...} where a job is {id, score, attempt, payload, created_us, run, first started_us, cancel flag, user,
 -- errors of earlier attempts (JSON), open calls, messages taken in (see admit)}
 local function claim(queue, worker, n, in_progress_ms, max_events, result_ttl_s, only)
@@ -183,5 +183,6 @@ local function claim(queue, worker, n, in_progress_ms, max_events, result_ttl_s,
     earliest(redis.call('ZRANGE', queue .. ':leases', 0, 0, 'WITHSCORES')[2])
   end
   local held = redis.call('HLEN', queue .. ':held:' .. worker)
-  return { next_ms, redis.call('XLEN', 'sb:ended') > 0 and 1 or 0, held, now_us, unpack(jobs) }
+  local waiting = redis.call('XLEN', 'sb:ended') + redis.call('XLEN', 'sb:inbox')
+  return { next_ms, waiting > 0 and 1 or 0, held, now_us, unpack(jobs) }
 end

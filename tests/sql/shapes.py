@@ -1,5 +1,6 @@
 """Turns and calls as the workers hand them to the database, with every field; keyword arguments replace some."""
 
+import time
 from typing import Any
 
 from shared.ids import uuid7
@@ -85,3 +86,18 @@ def a_failed_call(turn: dict[str, Any], **fields: Any) -> dict[str, Any]:
     """A call for `end_attempt`, which has no turn to take these from."""
     head = ("job_id", "run", "agent", "conversation_id", "user_id", "domain", "feature")
     return a_call(status="error", error_code="timeout") | {name: turn[name] for name in head} | fields
+
+
+def a_channel(**changes: Any) -> dict[str, Any]:
+    """What `create_channel` takes."""
+    settings, held = {"phone_number_id": "1"}, {"app_secrets": 1}
+    return {"kind": "whatsapp", "name": "x", "agent": "support", "settings": settings, "held": held, **changes}
+
+
+def brought(channel_id: str, mark: str = "x") -> list[dict[str, Any]]:
+    """What `note_inbound` takes: a status and something kept."""
+    head = {"channel": channel_id, "received_us": time.time_ns() // 1_000}
+    return [
+        {**head, "message_id": "wamid.1", "state": "sent", "recipient": mark},
+        {**head, "digest": "d", "reason": mark, "payload": {"mark": mark}},
+    ]

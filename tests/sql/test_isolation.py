@@ -10,10 +10,11 @@ import pytest
 from shared.db import Pool, jsonb
 from shared.ids import uuid7
 from sql import queries
-from tests.sql.shapes import DEAD, a_call, a_failed_call, a_turn
+from tests.sql.shapes import DEAD, a_call, a_channel, a_failed_call, a_turn, brought
 
 TENANTS = ("alpha", "beta")
 KEYS = {"alpha": "a" * 64, "beta": "b" * 64}
+CHANNELS = {tenant: f"ch-{tenant[0] * 16}" for tenant in TENANTS}
 
 
 @pytest.fixture
@@ -30,6 +31,8 @@ async def jobs(owner: Pool, ops: Pool, commit: Any) -> dict[str, str]:
         await owe_and_alert(owner, ops, tenant)
         await owner.execute(queries["switch_tenant"], tenant, True, "test")
         await owner.execute(queries["switch_tenant"], tenant, False, "test")
+        await owner.fetchval(queries["create_channel"], tenant, CHANNELS[tenant], jsonb(a_channel()), "sealed", "test")
+        await owner.fetchval(queries["note_inbound"], tenant, jsonb(brought(CHANNELS[tenant])))
         done[tenant] = turn["job_id"]
     return done
 
@@ -166,6 +169,11 @@ async def test_a_calls_own_tenant_field_is_not_believed(app: Pool, ops: Pool, jo
         "SELECT create_api_key('alpha', repeat('c', 64), '{operator}', '', NULL, 'me')",
         "SELECT revoke_api_key('alpha', repeat('a', 12), 'me')",
         "DELETE FROM tenant_changes",
+        "UPDATE channels SET sealed = ''",
+        "DELETE FROM channels",
+        'SELECT create_channel(\'alpha\', \'ch-0000000000000000\', \'{"kind": "x", "name": "", "agent": "", '
+        "\"settings\": {}, \"held\": {}}', '', 'me')",
+        "SELECT remove_channel('alpha', 'ch-aaaaaaaaaaaaaaaa', 'me')",
     ],
 )
 async def test_the_app_role_may_not(app_connection: asyncpg.Connection, statement: str) -> None:

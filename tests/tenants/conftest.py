@@ -16,6 +16,7 @@ from shared.redis import Commands, connect
 from sql import queries
 from tests.conftest import Database
 from tests.ingress.harness import sha256
+from tests.tenants.crossing import SEALING_KEY
 from tests.turn.deployment import Deployment
 
 KEYS = {
@@ -37,6 +38,7 @@ def settings(redis_url: str, database: Database, standin: Standin) -> Settings:
             "openai_api_key": "sk-test",
             "openai_base_url": f"{standin.url}/v1",
             "secret": "a secret of tests, long enough",
+            "credentials_key": SEALING_KEY,
             "retry_base_s": 0.01,
             "lease_s": 1.0,
             "drain_s": 1.0,

@@ -6,6 +6,7 @@ everywhere else. `EXACT` has those that need more care; a new query is tried lik
 
 import json
 import re
+from base64 import b64encode
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,14 +16,17 @@ import asyncpg
 import sql
 from shared.db import jsonb
 from shared.ids import uuid7
+from shared.sealing import Sealer
 from shared.tenants import Document
 from sql import queries
 from tests.ingress.harness import sha256
-from tests.sql.shapes import DEAD, a_call, a_failed_call, a_turn
+from tests.sql.shapes import DEAD, a_call, a_channel, a_failed_call, a_turn, brought
 
 VICTIM, NEIGHBOUR = "alpha", "beta"
 MARK = "only alpha may read this"
 KEYS = {f"sk-{tenant}-{scope}": (tenant, [scope]) for tenant in (VICTIM, NEIGHBOUR) for scope in ("chat", "admin")}
+SEALING_KEY = b64encode(b"k" * 32).decode()
+CHANNELS = {tenant: f"ch-{tenant[0] * 16}" for tenant in (VICTIM, NEIGHBOUR)}
 CONVERSATION, USER = "conversation-1", "user-1"
 ALERT = "alerts-of-alpha"
 
@@ -49,6 +53,11 @@ async def settle(app: asyncpg.Connection, ops: asyncpg.Connection) -> dict[str, 
         dead = a_turn(**DEAD) | {"message": mark, "traceback": mark}
         await app.fetchrow(queries["commit_turn"], tenant, json.dumps(done))
         await app.fetchrow(queries["end_job"], tenant, json.dumps(dead))
+        channel = json.dumps(a_channel(name=mark, settings={"phone_number_id": mark}))
+        credentials = json.dumps({"app_secrets": [mark], "verify_token": mark}).encode()
+        sealed = Sealer(SEALING_KEY).seal(credentials, about=f"{tenant}/{CHANNELS[tenant]}")
+        await ops.fetchval(queries["create_channel"], tenant, CHANNELS[tenant], channel, sealed, mark)
+        await app.fetchval(queries["note_inbound"], tenant, json.dumps(brought(CHANNELS[tenant], mark)))
         await app.fetchrow(queries["turn_takeover"], tenant, uuid7(), 1, CONVERSATION, 10, 7)
         await app.execute(queries["forget_response"], tenant, dead["job_id"])
         jobs |= {f"{tenant}_done": done["job_id"], f"{tenant}_dead": dead["job_id"]}
@@ -110,6 +119,15 @@ EXACT: dict[str, Any] = {
     "revoke_api_key": lambda _jobs: [NEIGHBOUR, sha256("sk-alpha-chat")[:12], "beta"],
     "list_dead_jobs": lambda _jobs: [json.dumps({"tenant": NEIGHBOUR}), None, 100],
     "open_dead_jobs": lambda _jobs: [json.dumps({"tenant": NEIGHBOUR}), None, 100],
+    "resolve_channel": lambda _jobs: [CHANNELS[NEIGHBOUR]],
+    "list_channels": lambda _jobs: [NEIGHBOUR, None, 100],
+    "find_channel": lambda _jobs: [NEIGHBOUR, CHANNELS[VICTIM]],
+    "create_channel": lambda _jobs: [NEIGHBOUR, CHANNELS[VICTIM], json.dumps(a_channel()), "x", "beta"],
+    "change_channel": lambda _jobs: [NEIGHBOUR, CHANNELS[VICTIM], 1, json.dumps(a_channel()), "x", "beta"],
+    "remove_channel": lambda _jobs: [NEIGHBOUR, CHANNELS[VICTIM], "beta"],
+    "note_inbound": lambda _jobs: [NEIGHBOUR, json.dumps(brought(CHANNELS[VICTIM]))],
+    "list_inbound_kept": lambda _jobs: [NEIGHBOUR, CHANNELS[VICTIM], 100],
+    "message_states": lambda _jobs: [NEIGHBOUR, CHANNELS[VICTIM], "wamid.1"],
     "list_tenants": lambda _jobs: [NEIGHBOUR, None, 100],
     "list_tenant_changes": lambda _jobs: [NEIGHBOUR, None, 100],
     "mark_dead_job_retried": lambda jobs: [NEIGHBOUR, jobs["alpha_dead"], 1, "beta", 2, "end", None],

@@ -24,7 +24,17 @@ from shared.db import Pool, open_pool
 from sql import queries
 from tests.conftest import Database
 from tests.ingress.harness import MESSAGES, sha256, started
-from tests.tenants.crossing import ALERT, CONVERSATION, MARK, NEIGHBOUR, VICTIM, arguments, every_query, settle
+from tests.tenants.crossing import (
+    ALERT,
+    CHANNELS,
+    CONVERSATION,
+    MARK,
+    NEIGHBOUR,
+    VICTIM,
+    arguments,
+    every_query,
+    settle,
+)
 
 Snapshot = dict[str, str]
 
@@ -190,6 +200,7 @@ async def test_no_endpoint_crosses(
             "tenant_id": VICTIM,
             "key_id": sha256("sk-alpha-chat")[:12],
             "agent_id": "support",
+            "channel_id": CHANNELS[VICTIM],
             "endpoint_id": jobs["alpha_endpoint"],
             "delivery_id": jobs["alpha_delivery"],
             "name": ALERT,
@@ -212,6 +223,8 @@ async def test_no_endpoint_crosses(
 def _body(path: str) -> dict[str, Any] | None:
     if path.endswith("/messages"):
         return {"message": "hello", "conversation_id": CONVERSATION}
+    if "channel_id" in path and path.endswith("/rotate"):
+        return {"credentials": {"verify_token": "mine"}}
     return {"filter": {"tenant": NEIGHBOUR}} if path.endswith("/retry") and "{" not in path else {}
 
 
@@ -221,7 +234,8 @@ async def test_the_victim_itself_is_let_in(doors: dict[str, httpx.AsyncClient], 
     console = doors["alpha_console"]
     outbox = (f"/v1/endpoints/{jobs['alpha_endpoint']}", f"/v1/deliveries/{jobs['alpha_delivery']}", "/v1/deliveries")
     alerts = (f"/v1/alerts/{ALERT}", "/v1/alerts", "/v1/alert-events")
-    tenant = (f"/v1/dead-jobs/{jobs['alpha_dead']}", "/v1/tenants/alpha", "/v1/tenants/alpha/keys")
+    of_tenant = ("/v1/tenants/alpha", "/v1/tenants/alpha/keys", f"/v1/channels/{CHANNELS[VICTIM]}")
+    tenant = (f"/v1/dead-jobs/{jobs['alpha_dead']}", *of_tenant)
     for path in (*tenant, *outbox, *alerts):
         assert MARK in (await console.get(path)).text
     assert jobs["alpha_dead"] in (await console.get("/v1/dead-jobs")).text

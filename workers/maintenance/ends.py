@@ -100,6 +100,8 @@ class _UnstartedEnd:
             self.payload.user_id or entry.get(b"user", b"").decode() or None,
             int(entry[b"finished_us"]),
         )
+        self.told = entry.get(b"notice") != b"0"
+        """Whether its sender learns of it; of refusals in a row only the first is told (reject.lua)."""
         # Lua's JSON of an empty list is an object
         taken = msgspec.json.decode(entry.get(b"taken_in", b"{}"), type=list[str] | dict[str, str])
         self.taken_in = taken_in.read([each.encode() for each in taken], self.payload)
@@ -118,7 +120,7 @@ class _UnstartedEnd:
             metadata=payload.metadata,
             domain=payload.domain,
             feature=payload.feature,
-            callback_url=payload.callback_url,
+            callback_url=payload.callback_url if self.told else None,
             asked=payload.asked and payload.asked.kept(),
             memory=False,
             attempts=0,

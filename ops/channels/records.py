@@ -1,0 +1,57 @@
+"""A channel as the books have it, and as people are shown it. Times are Unix µs."""
+
+from typing import Any
+
+import msgspec
+
+from shared.jobs import rfc3339
+
+
+class ChannelRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A messenger through which a tenant's users write."""
+
+    id: str
+    tenant: str
+    kind: str
+    name: str
+    agent: str
+    """Who answers."""
+    domain: str | None
+    """For the books, of messages that come through it."""
+    feature: str | None
+    settings: dict[str, Any]
+    credentials: dict[str, int]
+    """Which there are, and how many values of each are valid; never the values."""
+    version: int
+    """Rises by one with every change."""
+    created_us: int
+    updated_us: int
+
+    def resource(self) -> dict[str, Any]:
+        fields = msgspec.to_builtins(self)
+        shown: dict[str, Any] = {"id": fields.pop("id"), "object": "channel"}
+        for name, value in fields.items():
+            if name.endswith("_us"):
+                shown[f"{name[:-3]}_at"] = rfc3339(value)
+            else:
+                shown[name] = value
+        return {**shown, "webhook": f"/v1/channels/{self.id}/webhook"}
+
+
+class KeptRow(msgspec.Struct, frozen=True, kw_only=True):
+    """What came through a channel and is no message to answer."""
+
+    id: str
+    channel: str
+    reason: str
+    """`malformed`, `foreign`, or the provider's own word for it."""
+    payload: Any
+    times: int
+    """How often it came."""
+    received_us: int
+    """Last."""
+
+    def resource(self) -> dict[str, Any]:
+        fields = msgspec.to_builtins(self)
+        received_us = fields.pop("received_us")
+        return {"id": fields.pop("id"), "object": "inbound_kept", **fields, "received_at": rfc3339(received_us)}

@@ -1,0 +1,148 @@
+"""What `switchboard channels` does: open the servers, act, print.
+
+Results go to stdout (aligned for people, tab-separated in a pipe, or JSON), faults to stderr, a line each.
+"""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import structlog
+
+from agents import registry
+from ops.channels.asks import ChangeChannelBody, CreateChannelBody, RotateChannelBody
+from ops.channels.books import ChannelBooks, ChannelWish, NewChannel
+from ops.channels.records import ChannelRow
+from ops.channels.show import Printer
+from ops.tenants.terminal import checked, patch_of, user
+from shared.config import Settings
+from shared.db import open_pool
+from shared.errors import InvalidRequest
+from shared.redis import Commands, connect
+from shared.sealing import Sealer
+from sql import queries
+
+PAGE = 200
+
+
+def run(settings: Settings, action: "Callable[[Terminal], Awaitable[None]]", *, json: bool) -> int:
+    """0, or 1 with every fault said. Raises SwitchboardError in one line for what is not about the request."""
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    try:
+        asyncio.run(_run(settings, action, Printer(json=json)))
+    except InvalidRequest as error:
+        for fault in error.faults or [{"field": "switchboard", "message": str(error)}]:
+            sys.stderr.write(f"{fault['field']}: {fault['message']}\n")
+        return 1
+    return 0
+
+
+async def _run(settings: Settings, action: "Callable[[Terminal], Awaitable[None]]", printer: Printer) -> None:
+    async with opened(settings) as books:
+        await action(Terminal(books, printer))
+
+
+@asynccontextmanager
+async def opened(settings: Settings) -> AsyncIterator[ChannelBooks]:
+    pool = await open_pool(
+        settings.ops_database_url or settings.database_url,
+        2,
+        environment=settings.environment,
+        prepared_statements=settings.db_prepared_statements,
+    )
+    commands = Commands(connect(settings.redis_url, max_connections=2))
+    try:
+        sees_all = bool(await pool.fetchval(queries["sees_all_tenants"]))
+        sealer = Sealer(settings.credentials_key.get_secret_value())
+        yield ChannelBooks(pool, pool if sees_all else None, commands, sealer, registry.load())
+    finally:
+        await commands.aclose()
+        await pool.close()
+
+
+class Terminal:
+    def __init__(self, books: ChannelBooks, printer: Printer) -> None:
+        self._books, self._printer = books, printer
+        self._by = f"cli:{user()}"
+
+    async def create(
+        self, tenant: str, columns: Mapping[str, str | None], assignments: Sequence[str], credentials: str
+    ) -> None:
+        given = {
+            "tenant": tenant,
+            **columns,
+            "settings": patch_of(assignments, None),
+            "credentials": secrets_of(credentials),
+        }
+        asked = checked(CreateChannelBody, given)
+        new = NewChannel(
+            asked.kind,
+            asked.name or asked.kind,
+            asked.agent,
+            asked.domain,
+            asked.feature,
+            asked.settings,
+            asked.credentials,
+        )
+        self._printer.channel(await self._books.create(tenant, new, self._by))
+
+    async def list(self, tenant: str | None) -> None:
+        found: list[ChannelRow] = []
+        while page := await self._books.page(tenant, found[-1].id if found else None, PAGE):
+            found += page
+        self._printer.channels(found)
+
+    async def show(self, channel_id: str) -> None:
+        self._printer.channel(await self._books.find(None, channel_id))
+
+    async def set(
+        self,
+        channel_id: str,
+        columns: Mapping[str, str | None],
+        assignments: Sequence[str],
+        credentials: str | None,
+        version: int | None,
+    ) -> None:
+        given = {
+            **columns,
+            "settings": patch_of(assignments, None),
+            "credentials": {} if credentials is None else secrets_of(credentials),
+            "version": version,
+        }
+        asked = checked(ChangeChannelBody, given)
+        wanted = {name: value for name, value in columns.items() if value is not None}
+        wish = ChannelWish(asked.settings, asked.credentials, wanted, asked.version)
+        self._printer.channel(await self._books.change(None, channel_id, wish, self._by))
+
+    async def rotate(self, channel_id: str, credentials: str, keep: int) -> None:
+        asked = checked(RotateChannelBody, {"credentials": secrets_of(credentials), "keep": keep})
+        changed = await self._books.rotate(None, channel_id, asked.credentials, asked.keep, self._by)
+        self._printer.channel(changed)
+
+    async def remove(self, channel_id: str) -> None:
+        self._printer.channel(await self._books.remove(None, channel_id, self._by))
+
+    async def kept(self, channel_id: str, limit: int) -> None:
+        self._printer.kept(await self._books.kept(None, channel_id, limit))
+
+    async def reseal(self) -> None:
+        done, unreadable = await self._books.reseal(self._by)
+        sys.stdout.write(f"{done}\n")
+        for channel_id in unreadable:
+            sys.stderr.write(f"{channel_id}: none of the keys opens its credentials; set them anew\n")
+
+
+def secrets_of(file: str) -> dict[str, Any]:
+    """The JSON object in a file, or on stdin. Raises InvalidRequest, which never repeats what it read."""
+    try:
+        raw = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+        return msgspec.json.decode(raw, type=dict[str, Any])
+    except OSError as error:
+        words = f"cannot be read: {error.strerror}"
+    except msgspec.MsgspecError:
+        words = "must hold a JSON object"
+    raise InvalidRequest("The credentials cannot be read.", faults=[{"field": "--credentials", "message": words}])

@@ -1,0 +1,183 @@
+"""The operations on channels, described; `operations.py` lists them with the others."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ingress.openapi import pieces
+from ingress.openapi.describe import Answer, Body, Header, Operation, Parameter, Schema, listing, ref
+from ingress.openapi.schemas import filled, of_model, of_resource
+from ops.channels.asks import (
+    CHANNEL_ID,
+    ChangeChannelBody,
+    ChannelsQuery,
+    CreateChannelBody,
+    KeptQuery,
+    RotateChannelBody,
+)
+from ops.channels.books import ChannelBooks
+from ops.channels.records import ChannelRow, KeptRow
+from ops.console.openapi.tenants import CURSOR
+
+_ROW = ChannelRow(
+    id="ch-4k2m9x0q7w1e5r8t",
+    tenant="acme",
+    kind="whatsapp",
+    name="Shop",
+    agent="support",
+    domain="shop",
+    feature=None,
+    settings={"phone_number_id": "106540352242922"},
+    credentials={"app_secrets": 1, "verify_token": 1, "access_token": 1},
+    version=1,
+    created_us=1_795_246_200_000_001,
+    updated_us=1_795_246_200_000_001,
+)
+_KEPT = KeptRow(
+    id="0c55d1e23f9a0c55d1e23f9a0c55d1e2",
+    channel=_ROW.id,
+    reason="unsupported",
+    payload={"id": "wamid.ID", "type": "unsupported"},
+    times=1,
+    received_us=1_795_246_200_000_001,
+)
+_ID = Parameter(
+    name="channel_id",
+    where="path",
+    description="The channel's id, as in the path that its provider calls.",
+    schema={"type": "string", "pattern": CHANNEL_ID},
+    example=_ROW.id,
+)
+_ABOUT = {
+    "tenant": "One tenant's only. An `admin` key has no other than its own.",
+    "limit": "Rows of a page.",
+    "cursor": "A page's `next_cursor`, to go on after it.",
+}
+
+
+def _query(model: Any) -> tuple[Parameter, ...]:
+    properties = of_model(model)[model.__name__]["properties"]
+    return tuple(
+        Parameter(name=name, where="query", description=_ABOUT[name], schema=filled(schema))
+        for name, schema in properties.items()
+    )
+
+
+def components() -> Mapping[str, Schema]:
+    return {
+        **of_model(CreateChannelBody),
+        **of_model(ChangeChannelBody),
+        **of_model(RotateChannelBody),
+        "Channel": of_resource(
+            _ROW.resource(),
+            ChannelRow,
+            webhook={"type": "string", "description": "The path at the ingress that the provider is told to call."},
+        ),
+        "InboundKept": of_resource(_KEPT.resource(), KeptRow),
+    }
+
+
+def _operation(
+    name: str, summary: str, description: str, answers: Mapping[int, Answer], *raised_by: Any, **more: Any
+) -> Operation:
+    return Operation(
+        id=name,
+        tag="Channels",
+        summary=summary,
+        description=description,
+        security=("bearer",),
+        scope="admin",
+        answers=answers,
+        raised_by=(*raised_by, ChannelBooks.writing),
+        **more,
+    )
+
+
+_ONE = Answer(
+    description="The channel.", schema=ref("Channel"), headers=pieces.NO_STORE, examples={"one": _ROW.resource()}
+)
+_CREDENTIALS = {"app_secrets": ["…"], "verify_token": "…", "access_token": "…"}
+_CREATE = {"kind": "whatsapp", "agent": "support", "settings": _ROW.settings, "credentials": _CREDENTIALS}
+
+OPERATIONS: Mapping[tuple[str, str], Operation] = {
+    ("GET", "/v1/channels"): _operation(
+        "list_channels",
+        "List channels",
+        "By id; never their credentials.",
+        {
+            200: Answer(
+                description="A page.",
+                schema=listing(ref("Channel"), next_cursor=CURSOR),
+                headers=pieces.NO_STORE,
+                examples={"one": {"object": "list", "data": [_ROW.resource()], "next_cursor": None}},
+            )
+        },
+        parameters=_query(ChannelsQuery),
+    ),
+    ("POST", "/v1/channels"): _operation(
+        "create_channel",
+        "Connect a messenger",
+        "Give its provider `webhook` to call. Credentials are kept encrypted and shown by nothing.",
+        {
+            201: Answer(
+                description="Made.",
+                schema=ref("Channel"),
+                headers={**pieces.NO_STORE, "Location": Header(description="Its path.", schema={"type": "string"})},
+                examples={"one": _ROW.resource()},
+            )
+        },
+        ChannelBooks.create,
+        body=Body(schema=ref("CreateChannelBody"), examples={"WhatsApp": _CREATE}),
+    ),
+    ("GET", "/v1/channels/{channel_id}"): _operation(
+        "get_channel",
+        "Look at a channel",
+        "`credentials` says which there are.",
+        {200: _ONE},
+        ChannelBooks.find,
+        parameters=(_ID,),
+    ),
+    ("PATCH", "/v1/channels/{channel_id}"): _operation(
+        "change_channel",
+        "Change a channel",
+        "`settings` and `credentials` are JSON merge patches (RFC 7396). In force everywhere within a second.",
+        {200: _ONE},
+        ChannelBooks.change,
+        parameters=(_ID,),
+        body=Body(schema=ref("ChangeChannelBody"), examples={"agent": {"agent": "sales", "version": 1}}),
+    ),
+    ("DELETE", "/v1/channels/{channel_id}"): _operation(
+        "remove_channel",
+        "Disconnect a messenger",
+        "Its credentials are forgotten; what it brought stays in the books.",
+        {200: _ONE},
+        ChannelBooks.remove,
+        parameters=(_ID,),
+    ),
+    ("POST", "/v1/channels/{channel_id}/rotate"): _operation(
+        "rotate_channel",
+        "Give a channel new secrets",
+        "Of secrets that can have several values the older ones stay valid beside the new one, as many as `keep` says.",
+        {200: _ONE},
+        ChannelBooks.rotate,
+        parameters=(_ID,),
+        body=Body(
+            schema=ref("RotateChannelBody"), examples={"app secret": {"credentials": {"app_secrets": "…"}, "keep": 1}}
+        ),
+    ),
+    ("GET", "/v1/channels/{channel_id}/kept"): _operation(
+        "list_kept",
+        "What came in and is no message",
+        "The newest first: unknown kinds, malformed parts of a batch, messages for another number. Kept for 30 days.",
+        {
+            200: Answer(
+                description="The newest.",
+                schema=listing(ref("InboundKept")),
+                headers=pieces.NO_STORE,
+                examples={"one": {"object": "list", "data": [_KEPT.resource()]}},
+            )
+        },
+        ChannelBooks.kept,
+        ChannelBooks.find,
+        parameters=(_ID, *_query(KeptQuery)),
+    ),
+}

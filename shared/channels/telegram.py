@@ -1,0 +1,176 @@
+"""Telegram's Bot API.
+
+An update comes one at a time, with the secret token that the webhook was registered with; Telegram repeats it until it
+is answered with a 2xx, and gives up after a while. A private chat belongs to its user; a group to itself, because
+several people share its conversation.
+"""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import msgspec
+
+from shared.channels.api import Call, Channel, Hook, Inbound, Outgoing, Reading, Refused, Sent, matches, retry_after_s
+from shared.channels.reading import Malformed, described, identifier, member, optional, read_object, unix_s
+from shared.channels.splitting import split
+from shared.errors import BadSignature
+
+API = "https://api.telegram.org"
+MAX_TEXT_UNITS = 4_096
+_MEDIA = ("animation", "photo", "voice", "audio", "video_note", "video", "document", "sticker")
+"""An animation comes with a document of the same file."""
+
+
+class TelegramSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    edits: bool = False
+    """An edited message is a message to answer; else it is kept."""
+
+
+class TelegramCredentials(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    secret_tokens: list[str]
+    """What `setWebhook` was given as `secret_token`."""
+    bot_token: str | None = None
+    """Sends replies."""
+
+
+class Telegram(Channel[TelegramSettings, TelegramCredentials]):
+    kind, label = "telegram", "Telegram"
+    settings, credentials = TelegramSettings, TelegramCredentials
+    max_body_bytes: ClassVar[int] = 1 << 20
+
+    def verify(self, hook: Hook, settings: TelegramSettings, credentials: TelegramCredentials) -> None:
+        if not matches(hook.headers.get("x-telegram-bot-api-secret-token", ""), credentials.secret_tokens):
+            raise BadSignature("The secret token is missing or not this channel's.")
+
+    def read(self, hook: Hook, settings: TelegramSettings) -> Reading:
+        reading = Reading()
+        try:
+            update = read_object(hook.body)
+        except Malformed as error:
+            reading.malformed(error, hook.body.decode("utf-8", "replace"))
+            return reading
+        try:
+            _read_update(update, settings, reading)
+        except Malformed as error:
+            reading.malformed(error, update)
+        return reading
+
+    def render(
+        self,
+        outgoing: Outgoing,
+        settings: TelegramSettings,
+        credentials: TelegramCredentials,
+        *,
+        base_url: str | None = None,
+    ) -> list[Call]:
+        """The first part quotes the message it answers, unless that one is gone."""
+        url = f"{base_url or API}/bot{credentials.bot_token}/sendMessage"
+        head = described(chat_id=outgoing.details["chat_id"], message_thread_id=outgoing.details.get("topic"))
+        bodies: list[dict[str, Any]] = [{**head, "text": part} for part in split(outgoing.text, MAX_TEXT_UNITS)]
+        if bodies and (quoted := outgoing.details.get("message_id")):
+            bodies[0]["reply_parameters"] = {"message_id": int(quoted), "allow_sending_without_reply": True}
+        return [Call(method="POST", url=url, headers={}, body=body) for body in bodies]
+
+    def judge(self, status: int, headers: Mapping[str, str], body: bytes) -> Sent | Refused:
+        try:
+            answer = read_object(body)
+        except Malformed:
+            answer = {}
+        result, more = answer.get("result"), answer.get("parameters")
+        if answer.get("ok") is True:
+            sent = result.get("message_id") if isinstance(result, dict) else None
+            return Sent(message_id=None if sent is None else str(sent))
+        given = answer.get("error_code")
+        code = given if isinstance(given, int) else status
+        after = more.get("retry_after") if isinstance(more, dict) else None
+        return Refused(
+            verdict="retry" if code == 429 or code >= 500 else "pause" if code in {401, 404} else "permanent",
+            code=str(code),
+            message=str(answer.get("description") or f"HTTP {status}"),
+            after_s=float(after) if isinstance(after, int) else retry_after_s(headers),
+        )
+
+
+def _read_update(update: dict[str, Any], settings: TelegramSettings, reading: Reading) -> None:
+    update_id = identifier(update, "update_id")
+    kind = next((name for name in update if name != "update_id"), "empty")
+    content = optional(update, kind, dict) or {}
+    if kind == "callback_query":
+        text, message = optional(content, "data", str) or "", member(content, "message", dict)
+        more = {"callback_query_id": identifier(content, "id")}
+    elif kind == "message" or (kind == "edited_message" and settings.edits):
+        text, more = _told(content)
+        message = content
+    else:
+        reading.keep(kind[:64], update)
+        return
+    if not text.strip():
+        reading.keep("empty", update)
+        return
+    chat, speaker = member(message, "chat", dict), optional(content, "from", dict) or {}
+    if speaker.get("is_bot") is True:
+        reading.ignored += 1
+        return
+    reading.messages.append(_inbound(update_id, text, message, chat, speaker, {"type": kind, **more}))
+
+
+def _inbound(
+    update_id: str,
+    text: str,
+    message: dict[str, Any],
+    chat: dict[str, Any],
+    speaker: dict[str, Any],
+    more: dict[str, Any],
+) -> Inbound:
+    chat_id = identifier(chat, "id")
+    topic = identifier(message, "message_thread_id") if message.get("is_topic_message") is True else None
+    names = (optional(speaker, name, str) for name in ("first_name", "last_name"))
+    details = described(
+        message_id=identifier(message, "message_id"),
+        chat_id=chat_id,
+        topic=topic,
+        sent_s=unix_s(message, "date"),
+        user=identifier(speaker, "id") if speaker else None,
+        name=" ".join(filter(None, names)),
+        username=optional(speaker, "username", str),
+        language=optional(speaker, "language_code", str),
+        **more,
+    )
+    private = member(chat, "type", str) == "private"
+    return Inbound(
+        id=update_id,
+        user=details["user"] if private and "user" in details else f"chat:{chat_id}",
+        conversation=f"{chat_id}/{topic}" if topic else chat_id,
+        text=text,
+        details=details,
+    )
+
+
+def _told(message: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The words of a message, and what came with it; no words for what only tells of the chat."""
+    if (text := optional(message, "text", str)) is not None:
+        return text, {}
+    if (kind := next((name for name in _MEDIA if name in message), None)) is not None:
+        return _media(kind, message)
+    if (place := optional(message, "location", dict)) is not None:
+        venue = optional(message, "venue", dict) or {}
+        named = ", ".join(filter(None, (optional(venue, name, str) for name in ("title", "address"))))
+        where = f"{place.get('latitude')}, {place.get('longitude')}"
+        return f"[location] {named} ({where})" if named else f"[location] {where}", {}
+    if (contact := optional(message, "contact", dict)) is not None:
+        names = (optional(contact, name, str) for name in ("first_name", "last_name", "phone_number"))
+        return f"[contact] {' '.join(filter(None, names))}", {}
+    return "", {}
+
+
+def _media(kind: str, message: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    found: Any = message[kind]
+    if kind == "photo":  # in several sizes, the largest last
+        found = found[-1] if isinstance(found, list) and found else None
+    if not isinstance(found, dict):
+        raise Malformed(f"`{kind}` must be an object")
+    name, caption = optional(found, "file_name", str), optional(message, "caption", str)
+    attached = described(
+        kind=kind, id=identifier(found, "file_id"), mime_type=optional(found, "mime_type", str), filename=name
+    )
+    return " ".join(filter(None, [f"[{kind}]", name, caption])), {"media": attached}
