@@ -6,7 +6,9 @@ Their bodies are the providers' own, so they are not described here; each provid
 from collections.abc import Mapping
 from typing import Any
 
+from ingress.channels.directory import Channels
 from ingress.openapi.describe import Answer, Operation, Parameter
+from ingress.strangers import Attempt
 from shared.channels.whatsapp import WhatsApp
 from shared.errors import BadSignature, Unavailable
 
@@ -30,8 +32,16 @@ def _query(name: str, description: str) -> Parameter:
 
 def _operation(name: str, summary: str, description: str, answers: Mapping[int, Answer], **more: Any) -> Operation:
     raises = more.pop("raises", (_OUTAGE,))
+    raised_by = (*more.pop("raised_by", ()), Channels.find, Attempt.count)
     return Operation(
-        id=name, tag="Channels", summary=summary, description=description, answers=answers, raises=raises, **more
+        id=name,
+        tag="Channels",
+        summary=summary,
+        description=description,
+        answers=answers,
+        raises=raises,
+        raised_by=raised_by,
+        **more,
     )
 
 

@@ -31,7 +31,13 @@ SEALING_KEY = b64encode(b"k" * 32).decode()
 
 @pytest.fixture
 def settings(redis_url: str, with_keys: Database) -> Settings:  # noqa: F811 - the fixture
-    return settings_for(redis_url, with_keys.app, ops_database_url=with_keys.ops, credentials_key=SEALING_KEY)
+    return settings_for(
+        redis_url,
+        with_keys.app,
+        ops_database_url=with_keys.ops,
+        credentials_key=SEALING_KEY,
+        unauthorized_per_min=10_000,
+    )
 
 
 async def give(database: Database, **document: Any) -> None:
