@@ -200,6 +200,8 @@ async def test_no_endpoint_crosses(
             "tenant_id": VICTIM,
             "key_id": sha256("sk-alpha-chat")[:12],
             "agent_id": "support",
+            "model": "support",
+            "response_id": f"resp_{job_id}",
             "channel_id": CHANNELS[VICTIM],
             "endpoint_id": jobs["alpha_endpoint"],
             "delivery_id": jobs["alpha_delivery"],
@@ -209,7 +211,7 @@ async def test_no_endpoint_crosses(
         response = await doors[door].request(method, url, json=_body(path))
         assert response.status_code < 500 or path.startswith("/health/"), response.text  # no worker runs here
         assert MARK not in response.text
-        if set(names) - {"agent_id"}:
+        if set(names) - {"agent_id", "model"}:
             # PUT would make an alert of that name of the neighbour's own, if its body were one
             assert response.status_code in ({422} if method == "PUT" else {403, 404}), response.text
         if door == "console" and path.startswith("/v1/"):
