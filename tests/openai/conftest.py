@@ -31,6 +31,7 @@ def settings(redis_url: str, database: Database, standin: Standin) -> Settings:
             "drain_s": 1.0,
             "sse_keepalive_s": 0.2,
             "openai_wait_max_s": 5,
+            "degraded_reply": "none",
         }
     )
 

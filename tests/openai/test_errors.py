@@ -198,7 +198,7 @@ async def test_a_body_that_is_too_large_is_413(server: Served) -> None:
     ("behaviour", "kind", "code"),
     [
         ({"faults": [{"status": 400}]}, openai.InternalServerError, "upstream_rejected"),
-        ({"faults": [{"status": 429, "times": 4}]}, openai.RateLimitError, "rate_limit_exceeded"),
+        ({"faults": [{"status": 429, "times": 1_000}]}, openai.RateLimitError, "rate_limit_exceeded"),
         ({"faults": [{"finish": "refusal"}]}, openai.BadRequestError, "refusal"),
     ],
 )

@@ -166,7 +166,7 @@ async def test_a_response_that_only_postgres_knows_can_be_streamed(
     ("behaviour", "status", "code"),
     [
         ({"faults": [{"status": 400, "times": 4}]}, "failed", "server_error"),
-        ({"faults": [{"status": 429, "times": 4}]}, "failed", "rate_limit_exceeded"),
+        ({"faults": [{"status": 429, "times": 1_000}]}, "failed", "rate_limit_exceeded"),
         ({"faults": [{"finish": "refusal"}]}, "failed", "invalid_prompt"),
     ],
 )

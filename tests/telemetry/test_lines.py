@@ -118,7 +118,7 @@ async def test_no_line_of_any_process_has_a_word_of_anybody(
 
     async with ingress.client() as client:
         client.headers["authorization"] = "Bearer sk-tenant-a"
-        async with deployment.worker():
+        async with deployment.worker(degraded_reply="none"):
             fine = await ended(client, conversation_id="fine")
             assert CANARY in fine["reply"]
             again = await ended(client, conversation_id="fine")
@@ -127,10 +127,10 @@ async def test_no_line_of_any_process_has_a_word_of_anybody(
             await client.post(MESSAGES, content=f'{{"message": "{CANARY}"')
             await client.get(f"/v1/jobs/{CANARY}", params={"token": CANARY})
         with unkind_provider(CANARY, status) as url:
-            async with deployment.worker(openai_base_url=url):
+            async with deployment.worker(openai_base_url=url, degraded_reply="none"):
                 assert (await ended(client))["state"] == "dead"
         monkeypatch.setattr(Support, "answer", break_down)
-        async with deployment.worker():
+        async with deployment.worker(degraded_reply="none"):
             assert (await ended(client))["state"] == "dead"
     assert {line["state"] for line in lines.all("job")} >= {"succeeded", "retried", "dead"}
     assert "penguin" not in lines.text
