@@ -15,10 +15,11 @@ from tests.chaos.storm import Window
 
 Row = Mapping[str, Any]
 
-BOOKKEEPING = ("sb:job:", "sb:events:", "sb:owner:", "sb:idem:", "sb:apikey:", keys.SPENT, keys.DEPLOYMENT, keys.PROBE)
+BOOKKEEPING = ("sb:job:", "sb:events:", "sb:owner:", "sb:idem:", "sb:apikey:", "sb:model:", keys.SPENT, keys.DEPLOYMENT)
+BOOKKEEPING += (keys.PROBE,)
 """Keys that outlive a job for a while and expire by themselves."""
 STANDING = {f"{keys.DEFAULT_QUEUE}:{part}" for part in ("wake", "health-check", "leases", "slots")}
-STANDING |= {keys.SCRAPE, keys.MONEY}
+STANDING |= {keys.SCRAPE, keys.MONEY, keys.MODELS}
 """Keys of a queue with workers and without jobs."""
 READ_S = 1.0
 POSTGRES_AWAY = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
