@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from pydantic import SecretStr
 
 from agents.api import Context, Reply, Turn
 from agents.support import Support
@@ -172,7 +173,8 @@ async def test_anthropic_answers_where_it_is_the_provider(
 ) -> None:
     monkeypatch.setattr(Support, "models", ("anthropic:claude-haiku-4-5",))
     await deployment.behave({"faults": [{"status": 529}]})
-    async with deployment.worker():
+    key, url = SecretStr("sk-test"), str(deployment.settings.openai_base_url).removesuffix("/v1")
+    async with deployment.worker(anthropic_api_key=key, anthropic_base_url=url):
         job_id = await deployment.say("hello")
         record = await deployment.ended(job_id)
     assert (record.state, record.attempts) == ("succeeded", 2)

@@ -139,5 +139,6 @@ async def test_a_frozen_worker_cannot_end_a_job_that_another_one_is_answering(
             assert await frozen.wait() == 0
     assert (record.state, record.attempts) == ("succeeded", 2)
     assert [row["state"] for row in await deployment.rows("jobs", job_id)] == ["succeeded"]
-    assert [row["status"] for row in await deployment.rows("llm_calls", job_id)] == ["error", "ok"]
+    first, second = [row["status"] for row in await deployment.rows("llm_calls", job_id)]
+    assert (first in {"error", "lost"}, second) == (True, "ok")  # lost: frozen before it could settle the refused call
     assert await deployment.books.fetchval("SELECT count(*) FROM job_claims") == 0
