@@ -138,6 +138,7 @@ class LeaseWorker(Worker):
             try:
                 await self._poll_iteration()
                 delay_s = 0.05
+                raise_if_cancelled()  # else it would sleep over it
                 await self._idle()
             except Exception as error:
                 known = isinstance(error, (Unavailable, RedisError, OSError))
