@@ -13,7 +13,6 @@ import msgspec
 import structlog
 
 from agents.api import Agent
-from ingress.channels.directory import credentials_about
 from ops.channels.document import Fault, checked, held
 from ops.channels.records import ChannelRow, KeptRow
 from ops.tenants.books import no_such_tenant
@@ -23,7 +22,7 @@ from shared.channels.registry import AnyChannel
 from shared.db import Pool, jsonb
 from shared.errors import Conflict, Forbidden, InvalidRequest, NotFound, Unavailable
 from shared.redis import Commands
-from shared.sealing import Sealer, Unreadable
+from shared.sealing import Sealer, Unreadable, credentials_about
 from shared.tenants import merged
 from sql import queries
 
