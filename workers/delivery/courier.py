@@ -1,8 +1,8 @@
 """The delivery process's loop: claim what is due while there are free slots, send it, write down what became of it.
 
 The table is the queue (decisions/0021): a crash between any two lines leaves rows that are `sending` until their lease
-lapses; they are sent again under the same id, by which receivers know them. So every event arrives at least once. Replies
-through messengers are `workers.replies`.
+lapses; they are sent again under the same id, by which receivers know them. So every event arrives at least once. What
+is different for replies through messengers is in `workers.replies`.
 """
 
 import asyncio

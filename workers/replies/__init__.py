@@ -1,1 +1,1 @@
-"""Replies through messengers: a delivery becomes messages of the channel's provider, each sent once wherever that can be."""
+"""Replies through messengers: a delivery becomes messages of its channel, each sent once wherever that can be."""

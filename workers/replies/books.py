@@ -22,6 +22,10 @@ PATIENCE_US = 1_000_000
 _OUTAGE_PAUSE_S = 0.5
 
 
+Ended = Literal["sent", "waiting", "unknown"]
+"""A part after its request; `waiting`: it was refused."""
+
+
 class Leave(msgspec.Struct, frozen=True):
     """The answer of `begin_part`."""
 
@@ -57,7 +61,7 @@ class PartBooks:
         delivery: str,
         attempt: int,
         part: int,
-        state: Literal["sent", "waiting", "unknown"],
+        state: Ended,
         message_id: str | None = None,
     ) -> None:
         """Waits for Postgres, for as long as our lease lasts; then raises Unavailable."""

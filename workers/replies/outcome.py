@@ -1,7 +1,7 @@
 """What becomes of a reply after an attempt, and when the next one is made.
 
-A failure is the message's or the provider's, and counted: seven more tries over six hours, as a chat is no mailbox. Being
-too fast, or a channel that has to be mended, is neither: the reply is put off, in its place, for up to 28 hours.
+A failure is the message's or the provider's, and counted: seven more tries over six hours, as a chat is no mailbox.
+Being too fast, or a channel that has to be mended, is neither: the reply is put off, in its place, for up to 28 hours.
 """
 
 import random
@@ -11,8 +11,7 @@ from typing import Literal
 import msgspec
 
 from shared.channels.api import Refused
-from workers.delivery.outcome import JITTER, RETRY_AFTER_S
-from workers.delivery.outcome import MOST_FAILURES as MOST_FAILURES
+from workers.delivery.outcome import JITTER, MOST_FAILURES, RETRY_AFTER_S
 from workers.replies.claimed import ReplyState
 
 ECHO_S = 30

@@ -1,8 +1,8 @@
 """Showing users that an answer is being written, while it is.
 
 A worker says that it has begun (`Begun`, beside the turn and never in its way); one of the delivery processes shows it
-(`Typist`). Nothing depends on it: it is said once, kept nowhere but in a short list in Redis, and dropped when it is late,
-when the job is over, when the channel is paused, or when there is too much of it.
+(`Typist`). Nothing depends on it: it is said once, kept nowhere but in a short list in Redis, and dropped when it is
+late, when the job is over, when the channel is paused, or when there is too much of it.
 """
 
 import asyncio
@@ -66,7 +66,7 @@ class Begun:
             return
         sign = Sign(
             tenant=payload.tenant,
-            channel=payload.callback_url.removeprefix(ADDRESS),
+            channel=address.removeprefix(ADDRESS),
             job=payload.job_id,
             at_us=_now_us(),
             details=details,
