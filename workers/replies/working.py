@@ -57,12 +57,8 @@ class Begun:
 
     def tell(self, payload: TurnPayload) -> None:
         """Of a message that came through a channel; of any other nothing. Never waits, never raises."""
-        details = payload.metadata.get("channel")
-        if (
-            payload.callback_url is None
-            or not payload.callback_url.startswith(ADDRESS)
-            or not isinstance(details, dict)
-        ):
+        address, details = payload.callback_url or "", payload.metadata.get("channel")
+        if not address.startswith(ADDRESS) or not isinstance(details, dict):
             return
         sign = Sign(
             tenant=payload.tenant,
