@@ -36,7 +36,7 @@ class StatusHook(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     url: str
     secret: str
-    statuses: list[str] = ["sent", "delivered"]
+    statuses: tuple[str, ...] = ("sent", "delivered")
 
 
 class Entry(msgspec.Struct, kw_only=True):

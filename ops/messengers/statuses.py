@@ -21,14 +21,14 @@ class Teller:
 
     async def tell(self, wire: Wire, wish: Wish, entry: Entry, failure: int | str | None = None) -> None:
         """All statuses of one message, or that it failed."""
-        states = ["failed"] if failure is not None else None
+        states = ("failed",) if failure is not None else None
         async with httpx.AsyncClient(trust_env=False, timeout=10) as client:
             if entry.provider == "whatsapp":
                 hook = self._books.hooks.get(wire.path["number"])
                 for state in (states or hook.statuses) if hook else ():
                     await self._whatsapp(client, hook.url, hook.secret, wire, entry, state, failure)  # type: ignore[union-attr]
             elif entry.provider == "twilio" and wish.status_url:
-                for state in states or ["sent", "delivered"]:
+                for state in states or ("sent", "delivered"):
                     await self._twilio(client, wire, wish, entry, state, failure)
 
     async def _whatsapp(
