@@ -142,6 +142,13 @@ class ChannelBooks:
             log.warning("channel_not_forgotten", channel=channel_id, error=str(error))
         return msgspec.json.decode(raw, type=ChannelRow)
 
+    async def resume(self, tenant: str | None, channel_id: str, by: str) -> ChannelRow:
+        """Its replies are tried again at once; nothing changes for one that is not paused."""
+        raw = await self.writing().fetchval(queries["resume_channel"], tenant, channel_id, by)
+        if raw is None:
+            raise no_such_channel()
+        return msgspec.json.decode(raw, type=ChannelRow)
+
     async def reseal(self, by: str) -> tuple[int, list[str]]:
         """Seals all credentials with the first key. How many were, and the channels whose none of the keys opens."""
         done, unreadable, after = 0, [], None
