@@ -149,11 +149,11 @@ def _resource(row: msgspec.Struct, kind: str) -> dict[str, Any]:
 
 
 def _shown(row: msgspec.Struct) -> dict[str, Any]:
-    """Each `*_us` becomes an RFC 3339 `*_at`."""
+    """Each `*_us` becomes an RFC 3339 `*_at`, and `at_us` becomes `at`."""
     shown: dict[str, Any] = {}
     for name, value in msgspec.to_builtins(row).items():
         if name.endswith("_us"):
-            shown[f"{name[:-3]}_at"] = None if value is None else rfc3339(value)
+            shown[f"{name[:-3]}_at".removeprefix("at_")] = None if value is None else rfc3339(value)
         else:
             shown[name] = value
     return shown

@@ -16,7 +16,7 @@ from tests.conftest import _eventually
 from tests.stack.dev_process import REPOSITORY
 from tests.turn.deployment import environment_of
 
-READY_S = 60.0
+READY_S = 90.0
 
 
 @dataclass
@@ -24,6 +24,8 @@ class Fleet:
     environment: dict[str, str]
     port: int
     logs: Path
+    caller: httpx.AsyncClient
+    """Of the ingress."""
     processes: dict[str, asyncio.subprocess.Process] = field(default_factory=dict)
 
     @property
@@ -51,11 +53,10 @@ class Fleet:
         couriers = [name for name in self.processes if name.startswith("delivery")]
         if not all("delivery.ready" in self.log(name).read_text() for name in couriers):
             return False
-        async with httpx.AsyncClient() as client:
-            try:
-                return (await client.get(f"{self.url}/health/stack")).status_code == 200
-            except httpx.TransportError:
-                return False
+        try:
+            return (await self.caller.get("/health/stack")).status_code == 200
+        except httpx.TransportError:
+            return False
 
     async def stop(self) -> None:
         for process in self.processes.values():
@@ -74,7 +75,8 @@ async def fleet_of(settings: Settings, logs: Path, *, workers: int, couriers: in
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    fleet = Fleet(environment_of(settings) | {"PORT": str(port)}, port, logs)
+    caller = httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30)
+    fleet = Fleet(environment_of(settings) | {"PORT": str(port)}, port, logs, caller)
     try:
         await fleet.start("ingress", "ingress")
         for number in range(workers):
@@ -85,3 +87,4 @@ async def fleet_of(settings: Settings, logs: Path, *, workers: int, couriers: in
         yield fleet
     finally:
         await fleet.stop()
+        await caller.aclose()
