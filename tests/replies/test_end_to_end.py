@@ -24,7 +24,7 @@ from tests.replies.fleet import fleet_of
 
 USERS = ("1", "2")
 HASTEN_EVERY_S, GIVE_UP_S = 0.3, 100
-pytestmark = pytest.mark.timeout(240)  # processes start and are killed on a machine that may be busy
+pytestmark = pytest.mark.timeout(420)  # processes start and are killed on a machine that may be busy
 
 
 @pytest.fixture
