@@ -6,8 +6,9 @@ compatible servers leave out) are not needed.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Iterator
 from contextlib import suppress
+from typing import cast
 
 import httpx2
 
@@ -55,7 +56,8 @@ async def read(request: Awaitable[httpx2.Response], *, timeout_s: float) -> Asyn
         response = await request
     decoder = Decoder()
     try:
-        pieces = aiter(response.aiter_bytes())
+        plain = "content-encoding" not in response.headers
+        pieces = aiter(cast("AsyncIterable[bytes]", response.stream) if plain else response.aiter_bytes())
         while True:
             async with asyncio.timeout_at(deadline_s):
                 piece = await anext(pieces, None)
