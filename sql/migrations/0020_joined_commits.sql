@@ -4,6 +4,53 @@
 -- A plain turn is a first attempt that succeeded, took nothing in, and of whose end nobody is to be told. Any other one is
 -- committed by `commit_turn`, here as well.
 
+-- What a turn was answered with, beside what was said: shown with the job.
+ALTER TABLE jobs ADD COLUMN context jsonb;
+ALTER TABLE jobs ADD CONSTRAINT context_is_an_object CHECK (jsonb_typeof(context) = 'object')
+    NOT VALID;  -- older rows have none, so there is nothing to look through
+
+-- As before, with `context`.
+CREATE OR REPLACE FUNCTION job_record_from(p_job jobs, p_attempts bigint, p_usage jsonb, p_cost_nano_usd bigint)
+RETURNS jsonb
+LANGUAGE sql STABLE AS $$  -- no search_path of its own: then it can be inlined
+    SELECT jsonb_build_object(
+        'id', p_job.job_id, 'tenant', p_job.tenant_id, 'agent', p_job.agent,
+        'conversation_id', p_job.conversation_id, 'user_id', p_job.user_id, 'state', p_job.state,
+        'merged_into', p_job.merged_into,
+        'created_us', to_unix_us(p_job.created_at), 'started_us', to_unix_us(p_job.started_at),
+        'finished_us', to_unix_us(p_job.finished_at), 'run', p_job.run, 'attempts', p_attempts, 'position', NULL,
+        'reply', p_job.reply, 'incomplete', p_job.incomplete, 'degraded', p_job.degraded, 'cache', p_job.cache,
+        'context', p_job.context, 'error', p_job.error, 'usage', p_usage, 'cost_nano_usd', p_cost_nano_usd,
+        'metadata', p_job.metadata)
+$$;
+
+-- As before, with `context`.
+CREATE OR REPLACE FUNCTION insert_ended_job(p_tenant text, p_turn jsonb) RETURNS jobs
+LANGUAGE plpgsql SET search_path = public, pg_temp AS $$
+DECLARE
+    v_job jobs;
+BEGIN
+    INSERT INTO jobs (
+        tenant_id, job_id, run, state, merged_into, agent, queue, conversation_id, user_id, domain, feature, metadata,
+        attempts, reply, incomplete, degraded, cache, context, error, created_at, started_at, finished_at)
+    SELECT
+        p_tenant, t.job_id, t.run, t.state, t.merged_into, t.agent, t.queue, t.conversation_id, t.user_id, t.domain,
+        t.feature, coalesce(t.metadata, '{}'), t.attempts, t.reply, t.incomplete, t.degraded, t.cache, t.context,
+        t.error, from_unix_us(t.created_us), from_unix_us(t.started_us), from_unix_us(t.finished_us)
+    FROM jsonb_to_record(p_turn) AS t(
+        job_id uuid, run integer, state text, merged_into uuid, agent text, queue text, conversation_id text,
+        user_id text, domain text, feature text, metadata jsonb, attempts integer, reply text, incomplete text,
+        degraded text, cache text, context jsonb, error jsonb, created_us bigint, started_us bigint,
+        finished_us bigint, claim bigint)
+    WHERE NOT EXISTS (
+        SELECT FROM job_claims c
+        WHERE c.tenant_id = p_tenant AND c.job_id = t.job_id AND c.run = t.run AND c.claim > t.claim)
+    ON CONFLICT (tenant_id, job_id, run) DO NOTHING
+    RETURNING * INTO v_job;
+    RETURN v_job;
+END
+$$;
+
 -- The plain turns of one tenant, which must be set; no two of one conversation. Those that lost to somebody else are left
 -- out: `commit_turn` knows what to do with them. `is_theirs` is false where the conversation belongs to another user; the
 -- record is NULL where the books know more of the job than was told here. Locks are taken in the order of 0005, and in the
@@ -18,17 +65,17 @@ BEGIN
         SELECT t.*, t.degraded IS NULL AS answers
         FROM jsonb_to_recordset(p_turns) AS t(
             job_id uuid, agent text, queue text, conversation_id text, user_id text, domain text, feature text,
-            metadata jsonb, attempts integer, reply text, incomplete text, degraded text, cache text, message text,
-            asked jsonb, memory boolean, claim bigint, created_us bigint, started_us bigint, finished_us bigint,
-            calls jsonb)),
+            metadata jsonb, attempts integer, reply text, incomplete text, degraded text, cache text, context jsonb,
+            message text, asked jsonb, memory boolean, claim bigint, created_us bigint, started_us bigint,
+            finished_us bigint, calls jsonb)),
     won AS (
         INSERT INTO jobs (
             tenant_id, job_id, run, state, agent, queue, conversation_id, user_id, domain, feature, metadata, attempts,
-            reply, incomplete, degraded, cache, created_at, started_at, finished_at)
+            reply, incomplete, degraded, cache, context, created_at, started_at, finished_at)
         SELECT
             p_tenant, t.job_id, 1, 'succeeded', t.agent, t.queue, t.conversation_id, t.user_id, t.domain, t.feature,
             coalesce(t.metadata, '{}'), t.attempts, t.reply, t.incomplete, t.degraded, t.cache,
-            from_unix_us(t.created_us), from_unix_us(t.started_us), from_unix_us(t.finished_us)
+            t.context, from_unix_us(t.created_us), from_unix_us(t.started_us), from_unix_us(t.finished_us)
         FROM given AS t
         WHERE NOT EXISTS (
             SELECT FROM job_claims AS c
@@ -56,7 +103,7 @@ BEGIN
         SELECT p_tenant, t.conversation_id, places.next_seq - t.answers::integer - 1 + line.place, uuid7(), t.job_id,
             line.role, t.agent, CASE line.place WHEN 0 THEN t.message ELSE t.reply END,
             from_unix_us(CASE line.place WHEN 0 THEN t.created_us ELSE t.finished_us END),
-            CASE line.place WHEN 0 THEN nullif(t.asked, 'null') END
+            CASE line.place WHEN 0 THEN t.asked END
         FROM given AS t JOIN won USING (job_id) JOIN places ON places.conversation_id = t.conversation_id
             JOIN (VALUES (0, 'user'), (1, 'assistant')) AS line(place, role) ON line.place = 0 OR t.answers
         ORDER BY t.job_id, line.place
