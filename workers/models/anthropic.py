@@ -118,7 +118,7 @@ class AnthropicModel:
         )
         self._url = absolute(self._client.base_url, "v1/messages")
         # spelt out, as the SDK copies its defaults deeply for every call
-        self._options: Any = {"headers": {}, "max_retries": 0, "timeout": self._client.timeout}
+        self._options: Any = {"headers": {}, "max_retries": 0}
 
     async def stream(
         self, prompt: Prompt, *, model: str, timeout_s: float, user: str | None = None

@@ -81,10 +81,8 @@ class _Like(httpx2.Request):
 
     def __init__(self, form: httpx2.Request, content: bytes) -> None:
         self.method, self.url, self.extensions = form.method, form.url, form.extensions
-        length = b"%d" % len(content)
-        self.headers = httpx2.Headers(
-            [(name, length if name.lower() == b"content-length" else value) for name, value in form.headers.raw]
-        )
+        self.headers = httpx2.Headers(form.headers, encoding="iso-8859-1")  # named, it need not be guessed each time
+        self.headers["Content-Length"] = str(len(content))
         self.stream = httpx2.ByteStream(content)
         self._body = content
 
