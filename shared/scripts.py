@@ -68,6 +68,9 @@ class Idempotency:
     """How long it is remembered; None: as the settings say for its mode."""
 
 
+NO_REPEAT = Idempotency()
+
+
 @dataclass(frozen=True, slots=True)
 class Admission:
     """What `admit` decided.
@@ -126,7 +129,7 @@ class Intake:
 
         With the policy `merge` it waits `merge_window_s` for another one, at most MAX_MERGE_WINDOW_S altogether.
         """
-        settings, repeat = self._settings, idempotency or Idempotency()
+        settings, repeat = self._settings, idempotency or NO_REPEAT
         usual_ttl_s = settings.idempotency_ttl_s if repeat.mode == "key" else settings.sdk_retry_ttl_s
         names = [
             keys.queue(payload.queue),

@@ -75,7 +75,9 @@ async def take(
     """Admits the question, in one round trip unless it is a repeat."""
     agent = agent_of(ingress, question.model)
     route = f"{request.method} {request.scope['route'].path}"
-    repeat = idempotency_of(request, agent_id=agent.id, body=question.canonical, caller=caller.key_sha256, route=route)
+    repeat = idempotency_of(
+        request, agent_id=agent.id, body=lambda: question.canonical, caller=caller.key_sha256, route=route
+    )
     payload = TurnPayload(
         job_id=uuid7(),
         tenant=caller.tenant,
