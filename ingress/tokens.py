@@ -17,7 +17,9 @@ class ReadTokens:
     """Signs and verifies. Without a secret, which development allows, tokens live as long as this process."""
 
     def __init__(self, settings: Settings) -> None:
-        self._secret = settings.secret.get_secret_value().encode() or secrets.token_bytes(32)
+        secret = settings.secret.get_secret_value().encode() or secrets.token_bytes(32)
+        self._keyed = hmac.new(secret, digestmod="sha256")
+        """Of nothing so far: a copy of it costs less than a new one."""
 
     def sign(self, tenant: str, job_id: str) -> str:
         return f"{tenant}.{self._mac(tenant, job_id)}"
@@ -29,6 +31,6 @@ class ReadTokens:
         return tenant if hmac.compare_digest(mac.encode("utf-8", "replace"), genuine.encode()) else None
 
     def _mac(self, tenant: str, job_id: str) -> str:
-        text = f"read-job\0{tenant}\0{job_id}".encode("utf-8", "replace")
-        digest = hmac.digest(self._secret, text, "sha256")
-        return urlsafe_b64encode(digest[:MAC_BYTES]).rstrip(b"=").decode()
+        mac = self._keyed.copy()
+        mac.update(f"read-job\0{tenant}\0{job_id}".encode("utf-8", "replace"))
+        return urlsafe_b64encode(mac.digest()[:MAC_BYTES]).rstrip(b"=").decode()
