@@ -14,7 +14,7 @@ from agents.api import Agent
 from ingress import metrics
 from ingress.auth import Caller
 from ingress.limits import limits_of, rate_headers, spent, too_many
-from ingress.state import Ingress, ingress_of
+from ingress.state import Ingress
 from shared.budgets import Scope
 from shared.errors import BudgetExhausted, Busy, CallerError, Conflict, QueueFull, RateLimited, Unavailable
 from shared.jobs import JobRecord, JobState
@@ -68,12 +68,11 @@ def traced(request: Request) -> dict[str, str]:
     return trace.headers()
 
 
-async def admit(request: Request, caller: Caller, payload: TurnPayload, how: Admitting) -> Admitted:
+async def admit(ingress: Ingress, request: Request, caller: Caller, payload: TurnPayload, how: Admitting) -> Admitted:
     """The job is accepted, now or before. Raises what else may become of a message.
 
     From here on every answer to the request, refusals too, says how the sender's rate windows stand.
     """
-    ingress = ingress_of(request)
     admission = await _admit(ingress, payload, how, _limits(ingress, caller, payload))
     _note(payload, admission)
     request.scope["answer_headers"] = headers = rate_headers(admission.windows)

@@ -31,15 +31,25 @@ class Answering:
         if type(cycle) is not RequestResponseCycle or not _simple(cycle):
             return False
         self.status = status
-        lines = [STATUS_LINE[status]]
-        for name, value in cycle.default_headers:
-            lines += (name, b": ", value, b"\r\n")
-        lines += (head.encode("latin-1"), b"x-request-id: ", self._request_id.encode(), b"\r\n\r\n", body)
-        cycle.transport.write(b"".join(lines))
+        lines = f"{head}x-request-id: {self._request_id}\r\n\r\n".encode("latin-1")
+        cycle.transport.write(_beginning(status, cycle.default_headers) + lines + body)
         cycle.response_started = cycle.response_complete = True
         cycle.message_event.set()  # whoever waits for the caller to leave
         cycle.on_response()
         return True
+
+
+_made: tuple[int, list[tuple[bytes, bytes]], bytes] = 0, [], b""
+
+
+def _beginning(status: int, server_headers: list[tuple[bytes, bytes]]) -> bytes:
+    """Status line and uvicorn's own headers, of which it makes a new list each second, for the date."""
+    global _made  # noqa: PLW0603 - the last one is nearly always the one
+    made = _made
+    if made[1] is not server_headers or made[0] != status:
+        lines = [b"%b: %b\r\n" % header for header in server_headers]
+        _made = made = status, server_headers, STATUS_LINE[status] + b"".join(lines)
+    return made[2]
 
 
 def _simple(cycle: RequestResponseCycle) -> bool:

@@ -4,6 +4,7 @@
 not expire, and a change of `SWITCHBOARD_SECRET` ends them all.
 """
 
+import hashlib
 import hmac
 import secrets
 from base64 import urlsafe_b64encode
@@ -11,6 +12,8 @@ from base64 import urlsafe_b64encode
 from shared.config import Settings
 
 MAC_BYTES = 16
+BLOCK_BYTES = 64
+"""Of SHA-256."""
 
 
 class ReadTokens:
@@ -18,8 +21,10 @@ class ReadTokens:
 
     def __init__(self, settings: Settings) -> None:
         secret = settings.secret.get_secret_value().encode() or secrets.token_bytes(32)
-        self._keyed = hmac.new(secret, digestmod="sha256")
-        """Of nothing so far: a copy of it costs less than a new one."""
+        # HMAC (RFC 2104) from two hashes that have read the key already: the library begins anew for each message.
+        padded = (hashlib.sha256(secret).digest() if len(secret) > BLOCK_BYTES else secret).ljust(BLOCK_BYTES, b"\0")
+        self._inner = hashlib.sha256(bytes(byte ^ 0x36 for byte in padded))
+        self._outer = hashlib.sha256(bytes(byte ^ 0x5C for byte in padded))
 
     def sign(self, tenant: str, job_id: str) -> str:
         return f"{tenant}.{self._mac(tenant, job_id)}"
@@ -31,6 +36,7 @@ class ReadTokens:
         return tenant if hmac.compare_digest(mac.encode("utf-8", "replace"), genuine.encode()) else None
 
     def _mac(self, tenant: str, job_id: str) -> str:
-        mac = self._keyed.copy()
-        mac.update(f"read-job\0{tenant}\0{job_id}".encode("utf-8", "replace"))
-        return urlsafe_b64encode(mac.digest()[:MAC_BYTES]).rstrip(b"=").decode()
+        inner, outer = self._inner.copy(), self._outer.copy()
+        inner.update(f"read-job\0{tenant}\0{job_id}".encode("utf-8", "replace"))
+        outer.update(inner.digest())
+        return urlsafe_b64encode(outer.digest()[:MAC_BYTES]).rstrip(b"=").decode()

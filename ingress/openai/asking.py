@@ -91,7 +91,7 @@ async def take(
         trace=traced(request),
         request_id=request.scope["request_id"],
     )
-    admitted = await admit(request, caller, payload, admitting(ingress, caller, agent, repeat, policy=policy))
+    admitted = await admit(ingress, request, caller, payload, admitting(ingress, caller, agent, repeat, policy=policy))
     headers = {"cache-control": "no-store", **admitted.headers}
     if admitted.record is not None:
         return Taken(admitted.record, headers)
