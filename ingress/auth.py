@@ -64,8 +64,7 @@ def principal_of(row: Mapping[str, Any]) -> Principal:
     return Principal(row["tenant_id"], list(row["scopes"]), settings.terms(row["settings_version"]))
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(msgspec.Struct, frozen=True):
     """A request's tenant. `key_sha256` is empty when a read token was used."""
 
     tenant: str

@@ -6,7 +6,6 @@ script starts with `#!lua` flags, followed by `_prelude.lua` and what else it ne
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, Literal
 
@@ -51,8 +50,7 @@ class Script:
 _admit, _cancel, _read, _events, _forget = (Script(name) for name in ("admit", "cancel", "read", "events", "forget"))
 
 
-@dataclass(frozen=True, slots=True)
-class Idempotency:
+class Idempotency(msgspec.Struct, frozen=True):
     """How a repeated request is recognised.
 
     `key`: the caller sent an Idempotency-Key. `sdk-first`: an SDK's first try, remembered for its own retries.
@@ -71,8 +69,7 @@ class Idempotency:
 NO_REPEAT = Idempotency()
 
 
-@dataclass(frozen=True, slots=True)
-class Admission:
+class Admission(msgspec.Struct, frozen=True):
     """What `admit` decided.
 
     `accepted`: queued, `position` 0 is the head of its conversation. `replayed`: `job_id` was accepted before.

@@ -9,10 +9,11 @@ import random
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import ModuleType
 from typing import Any
+
+import msgspec
 
 from shared.ids import random_hex
 from shared.telemetry import reports
@@ -21,8 +22,7 @@ _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2
 _draw = random.Random().random  # noqa: S311 - chooses a sample
 
 
-@dataclass(frozen=True, slots=True)
-class Trace:
+class Trace(msgspec.Struct, frozen=True):
     """A place in a trace; what comes next hangs below `span_id`, if anything stands above it yet."""
 
     trace_id: str
