@@ -267,9 +267,11 @@ def test_the_budgets_asked_are_the_scopes_of_a_call_that_have_a_limit(
 
 
 def test_terms_that_change_are_asked_at_once() -> None:
+    deployment = DeploymentBudgets()
+
     def limit(per_min: int) -> int:
         terms = settings_of({"rates": {"tenant_per_min": per_min}}).terms(1)
         how = {"tenant": "a", "conversation_id": "c", "at_ms": 0, "global_per_min": 10_000, "user_id": None}
-        return limits_of(terms, DeploymentBudgets(), **how).windows[0].limit  # type: ignore[arg-type]
+        return limits_of(terms, deployment, **how).windows[0].limit  # type: ignore[arg-type]
 
     assert [limit(per_min) for per_min in (7, 8, 7)] == [7, 8, 7]
