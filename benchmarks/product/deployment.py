@@ -37,8 +37,9 @@ class Deployment:
     model_port: int
     key: str = DEVELOPMENT_KEY
 
-    def ingress(self, port: int) -> "Process":
-        return self._process("ingress", ["-m", "ops", "ingress"], {"PORT": str(port)}, partial(_serves, port))
+    def ingress(self, port: int, **variables: str) -> "Process":
+        given = {"PORT": str(port), **variables}
+        return self._process("ingress", ["-m", "ops", "ingress"], given, partial(_serves, port))
 
     def worker(self, number: int) -> "Process":
         ports = {"SWITCHBOARD_METRICS_PORT": str(free_port())}
