@@ -15,6 +15,7 @@ from shared.budgets import DeploymentBudgets, Scope
 from shared.config import Settings
 from shared.db import Pool, open_pool
 from shared.errors import ConfigError
+from shared.heap import settle_heap
 from shared.redis import Commands, check_server, connect
 from shared.telemetry.metrics import REGISTRY, vitals
 from shared.wire import TurnPayload
@@ -30,7 +31,7 @@ from workers.metrics import WorkerState, expect
 from workers.models.catalog import OpenModel, close_models, open_models
 from workers.probes import lease_of, serving
 from workers.queue.scripts import Claimed
-from workers.queue.start import chat_worker, settle_heap
+from workers.queue.start import chat_worker
 from workers.queue.worker import LeaseWorker
 from workers.replies.working import Begun
 from workers.routing.route import reachable
