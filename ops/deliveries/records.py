@@ -5,6 +5,7 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 
 from shared.jobs import rfc3339
+from workers.delivery.books import Format
 from workers.delivery.events import event_of
 
 State: TypeAlias = Literal["pending", "sending", "retrying", "unknown", "parked", "delivered", "failed", "discarded"]
@@ -19,6 +20,8 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     description: str
     event_types: list[str]
     """Only these; an empty list is all of them."""
+    format: Format
+    """In which form it is sent them."""
     created_us: int
     created_by: str
     disabled_us: int | None
@@ -82,14 +85,14 @@ class LogEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DeliveryDetail(Delivery, frozen=True, kw_only=True):
+    format: Format
     body: dict[str, Any]
     log: list[LogEntry]
 
     def resource(self) -> dict[str, Any]:
         shown = _resource(self, "delivery")
         del shown["body"]
-        event = event_of(self.event_type, self.sequence, self.created_us, self.body)
-        return {**shown, "event": event, "log": [_shown(entry) for entry in self.log]}
+        return {**shown, "event": event_of(self), "log": [_shown(entry) for entry in self.log]}
 
 
 class NewSecret(msgspec.Struct, frozen=True, kw_only=True):

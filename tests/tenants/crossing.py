@@ -68,7 +68,7 @@ async def settle(app: asyncpg.Connection, ops: asyncpg.Connection) -> dict[str, 
 async def _owe_and_alert(ops: asyncpg.Connection, tenant: str, mark: str) -> dict[str, str]:
     """An endpoint, a delivery that has failed, a rule and what it told: the ids of the first two."""
     url = f"https://example.org/{tenant}?{mark}"
-    endpoint = await ops.fetchval(queries["create_endpoint"], tenant, url, mark, [], mark, 9)
+    endpoint = await ops.fetchval(queries["create_endpoint"], tenant, url, mark, [], mark, 9, "switchboard")
     rule = {"metric": "p50_s", "thresholds": ["5"], "targets": [{"kind": "slack", "to": url}]}
     await ops.fetchrow(queries["put_alert"], tenant, f"alerts-of-{tenant}", jsonb(rule), mark, 9)
     await ops.fetchval(queries["test_alert"], tenant, f"alerts-of-{tenant}", mark)
@@ -131,7 +131,7 @@ EXACT: dict[str, Any] = {
     "list_tenants": lambda _jobs: [NEIGHBOUR, None, 100],
     "list_tenant_changes": lambda _jobs: [NEIGHBOUR, None, 100],
     "mark_dead_job_retried": lambda jobs: [NEIGHBOUR, jobs["alpha_dead"], 1, "beta", 2, "end", None],
-    "create_endpoint": lambda _jobs: [NEIGHBOUR, "https://example.org/", "", [], "beta", 0],
+    "create_endpoint": lambda _jobs: [NEIGHBOUR, "https://example.org/", "", [], "beta", 0, "switchboard"],
     "change_endpoint": lambda jobs: [NEIGHBOUR, jobs["alpha_endpoint"], json.dumps({"disabled": True})],
     "remove_endpoint": lambda jobs: [NEIGHBOUR, jobs["alpha_endpoint"]],
     "rotate_signing_secret": lambda jobs: [NEIGHBOUR, jobs["alpha_endpoint"], 0],

@@ -20,6 +20,9 @@ PAUSE_S = 5
 LEASE_BEYOND_TIMEOUT_S = 30
 _DAY_S = 86_400
 
+Format = Literal["switchboard", "openai"]
+"""Of what an endpoint is sent: our events, or those of OpenAI's webhooks."""
+
 
 class Claimed(msgspec.Struct, frozen=True, kw_only=True):
     """A delivery that is ours to send, as `claim_deliveries` gives it."""
@@ -32,6 +35,7 @@ class Claimed(msgspec.Struct, frozen=True, kw_only=True):
     endpoint: str | None
     closed: bool
     """Its endpoint was disabled or removed meanwhile."""
+    format: Format
     event_type: str
     sequence: int
     body: dict[str, Any]

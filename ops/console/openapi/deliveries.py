@@ -19,6 +19,7 @@ _ENDPOINT = Endpoint(
     url="https://hooks.example.com/switchboard",
     description="orders",
     event_types=["job.succeeded"],
+    format="switchboard",
     created_us=_AT_US,
     created_by="key:3f9a0c55d1e2",
     disabled_us=None,
@@ -67,7 +68,7 @@ _LOGGED = LogEntry(
     latency_ms=41.5,
 )
 _SHORT = Delivery(**_DELIVERY)
-_WHOLE = DeliveryDetail(**_DELIVERY, body=_RECORD, log=[_LOGGED])
+_WHOLE = DeliveryDetail(**_DELIVERY, format="switchboard", body=_RECORD, log=[_LOGGED])
 _NEW = NewSecret(secret="whsec_…", overlap_s=86_400)  # noqa: S106 - no secret
 
 _ABOUT = {
