@@ -119,6 +119,7 @@ EXACT: dict[str, Any] = {
     "revoke_api_key": lambda _jobs: [NEIGHBOUR, sha256("sk-alpha-chat")[:12], "beta"],
     "list_dead_jobs": lambda _jobs: [json.dumps({"tenant": NEIGHBOUR}), None, 100],
     "open_dead_jobs": lambda _jobs: [json.dumps({"tenant": NEIGHBOUR}), None, 100],
+    "branch_point": lambda jobs: [NEIGHBOUR, jobs["alpha_dead"], True, 100],
     "resolve_channel": lambda _jobs: [CHANNELS[NEIGHBOUR]],
     "list_channels": lambda _jobs: [NEIGHBOUR, None, 100],
     "find_channel": lambda _jobs: [NEIGHBOUR, CHANNELS[VICTIM]],
