@@ -53,3 +53,11 @@ SELECT test_alert($1, $2, $3) AS event
 -- name: list_alert_events
 -- What was crossed (JSON), the newest first: $1 tenant or NULL for all, $2 the event before or NULL, $3 limit.
 SELECT event FROM list_alert_events($1, $2, $3) AS event
+
+-- name: alerts_judged_to
+-- The moment (Unix us) up to which every rule was judged, or NULL; by ops.
+SELECT alerts_judged_to() AS judged_us
+
+-- name: note_alerts_judged
+-- Every rule was judged by $1 (Unix us); by ops.
+SELECT note_alerts_judged($1)

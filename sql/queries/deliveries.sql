@@ -47,3 +47,7 @@ SELECT remove_endpoint($1, $2) AS removed
 -- name: rotate_signing_secret
 -- The serial of the new secret or NULL: $1 tenant, $2 endpoint or NULL for callback URLs, $3 overlap in s.
 SELECT rotate_signing_secret($1, $2, $3) AS serial
+
+-- name: forget_deliveries
+-- Ended ones of long ago and their log go, by ops: $1 days, $2 how many at most. How many did.
+SELECT forget_deliveries($1, $2) AS gone
