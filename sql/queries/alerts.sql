@@ -11,8 +11,8 @@ SELECT tenant, name, rule, settings FROM standing_alerts()
 SELECT cross_alert($1, $2) AS told
 
 -- name: end_alert
--- Crossings that are over: $1 tenant or *, $2 rule, $3 metric. How many.
-SELECT end_alert($1, $2, $3) AS ended
+-- Crossings that are over: $1 tenant or *, $2 rule, $3 metric, $4 its thresholds that are not crossed. How many.
+SELECT end_alert($1, $2, $3, $4) AS ended
 
 -- name: spent_between
 -- $1 tenant or *, $2 from, $3 before (Unix us).

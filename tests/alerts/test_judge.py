@@ -204,6 +204,18 @@ async def test_a_rate_is_told_again_when_it_was_over_and_comes_back_or_on_anothe
     assert [row["over"] for row in over] == [True, False, False]
 
 
+async def test_the_higher_of_two_thresholds_is_told_again_while_the_lower_one_stands(
+    judge: Judge, set_rule: SetRule, end_jobs: EndJobs, books: asyncpg.Connection
+) -> None:
+    hour = timedelta(hours=1)
+    await set_rule("error_rate", "0.05", "0.4")
+    told = []
+    for after, failed in ((0, 10), (2, 2), (4, 10)):
+        await end_jobs(20, failed=failed, at=NOW + after * hour)
+        told.append(await judge.judge(NOW + after * hour))
+    assert told == [2, 0, 1]
+
+
 async def test_latencies_of_successes(judge: Judge, set_rule: SetRule, end_jobs: EndJobs) -> None:
     await set_rule("p50_s", "5")
     await set_rule("p99_s", "15")

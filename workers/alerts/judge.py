@@ -100,8 +100,9 @@ class Judge:
                 told += await self._cross(standing, reading, threshold)
                 if told >= PACE:
                     return told
-            if not crossed and reading.day is not None:
-                args = (standing.tenant, standing.name, standing.rule.metric)
+            over = [each for each in standing.rule.thresholds if each not in crossed]
+            if over and reading.day is not None:
+                args = (standing.tenant, standing.name, standing.rule.metric, over)
                 await self._pool.fetchval(queries["end_alert"], *args)
         return told
 
