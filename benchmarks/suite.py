@@ -16,6 +16,7 @@ from benchmarks.limits import limits
 from benchmarks.money import money
 from benchmarks.pickup import idle_pickup
 from benchmarks.product.accept import accept
+from benchmarks.product.hanging import hanging
 from benchmarks.product.turn import latency, turns
 from benchmarks.rig import Rig
 from benchmarks.roundtrips import roundtrips
@@ -39,6 +40,7 @@ BENCHMARKS: Mapping[str, Callable[[Rig], Awaitable[list[Figure]]]] = {
     "latency": latency,
     "turns": turns,
     "money": money,
+    "hanging": hanging,
 }
 
 
