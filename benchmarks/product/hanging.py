@@ -23,7 +23,7 @@ from shared.ids import uuid7
 
 TENANT = "dev"
 ENDPOINTS = 100
-PER_S = 100.0
+PER_S = 40.0
 ARRIVE_S = 20.0
 """After the last event; what has not arrived by then is an error."""
 _RECORD = {
