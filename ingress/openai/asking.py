@@ -67,7 +67,7 @@ def repeat_of(request: Request, caller: Caller, question: Question) -> Idempoten
     """How the question is known again. Raises InvalidRequest for an unusable key."""
     route = f"{request.method} {request.scope['route'].path}"
     who = caller.key_sha256
-    return idempotency_of(request, agent_id=question.model, body=question.canonical, caller=who, route=route)
+    return idempotency_of(request, agent_id=question.model, body=lambda: question.canonical, caller=who, route=route)
 
 
 async def take(
@@ -94,9 +94,8 @@ async def take(
         trace=traced(request),
         request_id=request.scope["request_id"],
     )
-    admitted = await admit(
-        request, caller, payload, admitting(ingress, caller, agent, repeat_of(request, caller, question), policy=policy)
-    )
+    how = admitting(ingress, caller, agent, repeat_of(request, caller, question), policy=policy)
+    admitted = await admit(ingress, request, caller, payload, how)
     headers = {"cache-control": "no-store", **admitted.headers}
     if admitted.record is not None:
         return Taken(admitted.record, headers)

@@ -1,6 +1,6 @@
 -- Deliveries are not kept for ever: what ended long ago goes, with its log.
 
--- At most p_most rows that were made and ended more than p_days ago; how many. Their log goes with them. By ids, which
+-- At most p_most rows that were made and ended more than p_days ago; how many. Their log and their parts go with them. By ids, which
 -- are in the order of their making: no further index. By switchboard_ops.
 CREATE FUNCTION forget_deliveries(p_days integer, p_most integer) RETURNS integer
 LANGUAGE plpgsql SET search_path = public, pg_temp AS $$
@@ -17,5 +17,6 @@ BEGIN
 END
 $$;
 
--- The log goes by its delivery's id alone.
+-- Logs and parts go by their delivery's id alone.
 CREATE INDEX delivery_attempts_delivery ON delivery_attempts (delivery_id);
+CREATE INDEX delivery_parts_delivery ON delivery_parts (delivery_id);
