@@ -260,6 +260,8 @@ class Settings(BaseSettings):
     delivery_timeout_s: Seconds = 15.0
     delivery_give_up_days: Positive = 5
     """An endpoint that failed for so long without one success is disabled."""
+    delivery_retention_days: Positive = 30
+    """Deliveries that ended are kept for so long, with the log of their attempts."""
     delivery_allow_private: bool = False
     """Callback URLs and endpoints may lead to private addresses and any port: for development and tests only."""
     channel_urls: ChannelUrls = ""

@@ -24,6 +24,7 @@
     sb:idem:<tenant>:<hash>  string  `<job id> <fingerprint>`
     sb:apikey:<sha256>       string  JSON of the key's tenant, scopes and terms (shared.tenants)
     sb:rate:<window>         list    moments (Unix µs) at which a rate window let something in (shared.rates)
+    sb:next:<tenant>:<id>    string  somebody is about to go on from this response; no more than one at a time
     sb:channel:<id>          string  JSON of a channel: tenant, settings, credentials (encrypted), terms
     sb:notice:<tenant>:<conv> string  a user was told of a refusal; no more until it expires
     sb:inbox                 stream  what channels brought and is no message, until Postgres has it
@@ -105,6 +106,10 @@ def owner(tenant: str, conversation_id: str) -> str:
 
 def idempotency(tenant: str, digest: str) -> str:
     return f"sb:idem:{tenant}:{digest}"
+
+
+def following(tenant: str, job_id: str) -> str:
+    return f"sb:next:{tenant}:{job_id}"
 
 
 def api_key(sha256: str) -> str:

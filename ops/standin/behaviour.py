@@ -84,6 +84,8 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
     cached_tokens: Tokens = 0
     """Of the input, read from the prompt cache."""
     cache_write_tokens: Tokens = 0
+    billed: tuple[Tokens, Tokens] | None = None
+    """Input and output tokens of the bill, whatever was said: nothing, or more than was asked for."""
     tool_calls: list[ToolCall] = []
     headers: dict[str, str] = {}
     """Of every answer that is no error, e.g. `x-ratelimit-remaining-requests`."""

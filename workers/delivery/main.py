@@ -24,6 +24,7 @@ from workers.alerts.judge import Judge
 from workers.alerts.watch import watch
 from workers.delivery.books import DeliveryBooks, lease_s
 from workers.delivery.courier import Courier
+from workers.delivery.forget import keep_forgetting
 from workers.delivery.mail import Mailer
 from workers.delivery.post import Poster
 from workers.delivery.resolve import Lookup, Resolver
@@ -62,7 +63,7 @@ async def _serve(settings: Settings) -> None:
 
 @contextlib.asynccontextmanager
 async def open_courier(settings: Settings, *, lookup: Lookup | None = None) -> AsyncIterator[Courier]:
-    """A courier with everything it needs; alerts are judged while the block lasts."""
+    """A courier with everything it needs; alerts are judged and old rows forgotten while the block lasts."""
     async with contextlib.AsyncExitStack() as stack:
         commands = Commands(connect(settings.redis_url, max_connections=4))
         stack.push_async_callback(commands.aclose)
@@ -82,6 +83,7 @@ async def open_courier(settings: Settings, *, lookup: Lookup | None = None) -> A
         beside = [
             asyncio.create_task(watch(pool, Judge(pool, DeploymentBudgets.of(settings)))),
             asyncio.create_task(typist.run()),
+            asyncio.create_task(keep_forgetting(pool, settings.delivery_retention_days)),
         ]
         try:
             yield courier
