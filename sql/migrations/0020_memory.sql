@@ -6,13 +6,13 @@
 -- and vectors of any dimension share one table.
 
 -- Deployment-wide. A model is `building` until every item has its vector, then it may become the `active` one, which
--- recall uses; a `retired` one gets no vectors any more, and those it has are deleted.
+-- recall uses; a `retiring` one gets no vectors any more while those it has are deleted.
 CREATE TABLE embedding_models (
     model_id smallint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     name text NOT NULL UNIQUE,  -- 'provider/model', or as the embedders call it
     dimensions integer NOT NULL CHECK (dimensions BETWEEN 1 AND 4000),
     floor real NOT NULL DEFAULT 0 CHECK (floor BETWEEN -1 AND 1),  -- cosine below which nothing is alike
-    state text NOT NULL DEFAULT 'building' CHECK (state IN ('building', 'active', 'retired')),
+    state text NOT NULL DEFAULT 'building' CHECK (state IN ('building', 'active', 'retiring', 'retired')),
     filled_to bigint NOT NULL DEFAULT 0,  -- items up to this id have been put into `memory_pending` for it
     created_at timestamptz NOT NULL DEFAULT now(),
     activated_at timestamptz,
