@@ -75,7 +75,7 @@ CREATE TABLE memory_items (
 SELECT protect_table('memory_items');
 REVOKE INSERT, UPDATE, DELETE ON memory_items FROM switchboard_app;
 
--- halfvec without a dimension: of whatever model. Vectors stay in their row: out of line a scan takes 2.4 times as long.
+-- halfvec without a dimension: of whatever model; of unit length, so that the inner product is the cosine. Vectors stay in their row: out of line a scan takes 2.4 times as long.
 CREATE TABLE memory_embeddings (
     tenant_id text NOT NULL,
     user_id text NOT NULL,
@@ -315,7 +315,7 @@ BEGIN
         FOR KEY SHARE OF i),
     written AS (
         INSERT INTO memory_embeddings (tenant_id, user_id, model_id, item_id, embedding)
-        SELECT tenant_id, user_id, p_model, item_id, embedding::halfvec FROM kept
+        SELECT tenant_id, user_id, p_model, item_id, l2_normalize(embedding::halfvec) FROM kept
         ON CONFLICT (tenant_id, user_id, model_id, item_id) DO UPDATE SET embedding = excluded.embedding
         RETURNING 1),
     done AS (
