@@ -27,12 +27,14 @@ QUESTIONS = 200
 COMPARED = 5
 """Questions whose first ten are held against the reference's, of each kind of user."""
 WORDS = 5_000
+POOL = 20_000
+"""Different sentences and vectors, of which items are put together."""
 
 FILL = """
 SET session_replication_role = replica;  -- no foreign keys: the rows are consistent by construction
 CREATE UNLOGGED TABLE pool AS
 SELECT n, body, cardinality(words) AS words, memory_terms(words) AS terms, embedding
-FROM generate_series(0, 19999) AS n
+FROM generate_series(0, {pool} - 1) AS n
 CROSS JOIN LATERAL (
     SELECT string_agg('w' || floor({words} * power(random(), 3))::integer || 'x', ' ') AS body
     FROM generate_series(1, 12 + 0 * n)) AS said
@@ -44,7 +46,7 @@ CREATE INDEX ON pool (n);
 CREATE UNLOGGED TABLE plan AS
 SELECT 't' || t AS tenant_id, i AS seq, (i * ({tenants} + 1) + t) * 2 AS item_id,
     ((i - 1) / 4 * 4 + 1) * ({tenants} + 1) * 2 + t * 2 + 1 AS chunk_id, i % 4 = 1 AS begins,
-    floor(random() * 20000)::integer AS a, floor(random() * 20000)::integer AS b
+    floor(random() * {pool})::integer AS a, floor(random() * {pool})::integer AS b
 FROM generate_series(0, {tenants}) AS t
 CROSS JOIN LATERAL generate_series(1, CASE t WHEN 0 THEN {large} ELSE {each} END) AS i
 ORDER BY i::float / CASE t WHEN 0 THEN {large} ELSE {each} END, random();
@@ -91,7 +93,9 @@ async def fill_and_ask(size: Size, progress: Say) -> list[Row]:
         progress(f"filling: {size.memories:,} messages of {size.tenants:,} tenants, {LARGE:,} of one more …")
         began_s = time.perf_counter()
         each = size.memories // size.tenants
-        script = FILL.format(tenants=size.tenants, each=each, large=LARGE, dimensions=DIMENSIONS, words=WORDS)
+        script = FILL.format(
+            tenants=size.tenants, each=each, large=LARGE, dimensions=DIMENSIONS, words=WORDS, pool=POOL
+        )
         superuser_sql(f"\\connect switchboard\n{script}")
         rows = [("filled by SQL in", f"{time.perf_counter() - began_s:.0f} s"), *await _sizes(ops)]
         progress("writing …")

@@ -270,7 +270,8 @@ async def test_recall_reads_the_users_rows_by_their_key_and_no_others(memory: Me
             assert "Seq Scan" not in text
             assert f"{table}_pkey" in text
     methods = await memory.ops.fetch(
-        "SELECT DISTINCT amname FROM pg_index JOIN pg_class AS c ON c.oid = indexrelid JOIN pg_am AS a ON a.oid = c.relam "
+        "SELECT DISTINCT amname FROM pg_index JOIN pg_class AS c ON c.oid = indexrelid "
+        "JOIN pg_am AS a ON a.oid = c.relam "
         "WHERE indrelid IN ('memory_items'::regclass, 'memory_embeddings'::regclass)"
     )
     assert [row["amname"] for row in methods] == ["btree"]
