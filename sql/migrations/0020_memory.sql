@@ -73,6 +73,8 @@ CREATE TABLE memory_items (
     CONSTRAINT pieces_have_a_chunk CHECK ((kind = 'piece') = (chunk_id IS NOT NULL)),
     FOREIGN KEY (tenant_id, conversation_id, seq) REFERENCES messages ON DELETE CASCADE
 );
+-- Of users with very many, recall looks at the chunks first.
+CREATE INDEX memory_items_chunks ON memory_items (tenant_id, user_id, item_id) WHERE kind = 'chunk';
 SELECT protect_table('memory_items');
 REVOKE INSERT, UPDATE, DELETE ON memory_items FROM switchboard_app;
 
