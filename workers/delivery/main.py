@@ -29,6 +29,7 @@ from workers.delivery.post import Poster
 from workers.delivery.resolve import Lookup, Resolver
 from workers.delivery.send import Sender
 from workers.delivery.signing import Signer
+from workers.embeddings.upkeep import embedding
 from workers.probes import serving
 from workers.scrape import announced
 
@@ -72,6 +73,7 @@ async def open_courier(settings: Settings, *, lookup: Lookup | None = None) -> A
         await stack.enter_async_context(vitals(lambda: [commands], lambda: [pool]))
         address = await stack.enter_async_context(serving(settings, lambda: ("courier", courier.state), pool))
         await stack.enter_async_context(announced(commands, NAME, address))
+        await stack.enter_async_context(embedding(settings, commands, pool))
         watching = asyncio.create_task(watch(pool, Judge(pool, DeploymentBudgets.of(settings))))
         try:
             yield courier
