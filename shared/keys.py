@@ -41,7 +41,7 @@
     sb:flight:<tenant>:<hash> string token of whoever asks a model for such an answer now; `-`: all ask by themselves
     sb:cached:order          zset    answers → kept at, Unix ms: the oldest make room
     sb:cached:sizes          hash    answers → bytes; the empty name: all together
-    sb:embedding:open        zset    `<batch> <process> <tenant>` of embeddings under way → Unix ms until they may be taken
+    sb:embedding:open        zset    `<batch> <process> <tenant>` of embeddings under way → Unix ms till others may
     sb:embedding:held:<proc> hash    batch → claim (Unix µs); the fence of what is reserved for it in `sb:calls:<batch>`
     sb:ended                 stream  ends of jobs that never started, with payload, until Postgres has them
     sb:deployment            string  id of the deployment this database belongs to

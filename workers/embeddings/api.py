@@ -13,7 +13,8 @@ from shared.errors import UpstreamUnavailable
 
 Purpose = Literal["query", "document"]
 """Some models put a question and what answers it down differently; and a question does not wait behind documents."""
-Vector: TypeAlias = "array.array[float]"
+Vector: TypeAlias = Sequence[float]
+"""Made as `array('f')`: four bytes a number."""
 
 _NEAR = 1e-4
 """How far a length may be from one: half precision is coarser."""

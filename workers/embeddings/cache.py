@@ -56,4 +56,4 @@ def _key(model: str, text: str) -> bytes:
 
 
 def _size(vector: Vector) -> int:
-    return len(vector) * vector.itemsize + _ENTRY_BYTES
+    return 4 * len(vector) + _ENTRY_BYTES

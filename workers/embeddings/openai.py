@@ -1,4 +1,4 @@
-"""OpenAI's embeddings, and every server that speaks them: one call for many texts, as `workers.embeddings.api` describes.
+"""OpenAI's embeddings, and every server that speaks them: one call for many texts, as `api.Embedder` describes.
 
 Called by the writer and by the query's way. The SDK authenticates, sends and maps errors; retries are ours. A text that
 is too long is cut by the model's own tokens. Vectors come as base64, a quarter of the bytes of JSON numbers.

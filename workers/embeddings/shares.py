@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 
 def shares(total: int, weights: Sequence[int]) -> list[int]:
-    """`total` divided by `weights` (not all 0), each part rounded down and what is left given to the largest remainders.
+    """`total` divided by `weights` (not all 0): each part rounded down, what is left to the largest remainders.
 
     The parts add up to `total` exactly; no part is more than one above its exact share. The same input, the same parts.
     """

@@ -1,7 +1,7 @@
 """Pays what memory owes: texts without their vector are claimed, embedded many at a time, and written. A loop.
 
-Runs in the delivery process, beside what else waits in tables; several share the work. A text that cannot be embedded now
-waits in its table with the reason, for longer each time; nothing is ever dropped, and no reply waits for any of it.
+Runs in the delivery process, beside what else waits in tables; several share the work. A text that cannot be embedded
+now waits in its table with the reason, for longer each time; nothing is ever dropped, and no reply waits for any of it.
 Two processes that embed the same text write the same vector. docs/decisions/0029.
 """
 
@@ -59,7 +59,7 @@ class EmbeddingWriter:
             await self._embed_batch(model, embedder, batch)
 
     async def _embed_batch(self, model: Model, embedder: Embedder, items: Sequence[Item]) -> None:
-        """One call, or several where a text is to blame: in halves, until it is alone and the others have their vectors."""
+        """One call; or more where a text is to blame: in halves, until it is alone and the others have theirs."""
         bill = None if embedder.free else await self._cashier.reserve(items, embedder)
         paying = items if bill is None else await self._paying(model, bill, items)
         if not paying:
