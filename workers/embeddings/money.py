@@ -162,8 +162,7 @@ class Cashier:
 
     async def _take_over(self, tenant: str, holder: Holder) -> None:
         kept = await self._commands.run("HGETALL", keys.calls(holder.id))
-        named = zip(kept[::2], kept[1::2], strict=True)
-        rows = [read_row(raw) for name, raw in named if not name.endswith(keys.HOLD.encode())]
+        rows = [read_row(raw) for name, raw in kept.items() if not name.endswith(keys.HOLD.encode())]
         if rows:
             log.warning("embeddings.batch_lost", batch=holder.id, tenant=tenant, payers=len(rows))
         await self._close(tenant, holder, rows, "")

@@ -21,10 +21,12 @@ LANGUAGE plpgsql SET search_path = public, pg_temp AS $$
 DECLARE
     v_state text;
 BEGIN
+    PERFORM pg_advisory_xact_lock(memory_models_lock());  -- items written from now on know of it
     SELECT state INTO v_state FROM embedding_models WHERE name = p_name FOR UPDATE;
     IF v_state = 'retired' THEN
-        UPDATE embedding_models
-        SET state = 'building', filled_to = 0, floor = p_floor, retired_at = NULL, activated_at = NULL
+        UPDATE embedding_models SET
+            state = 'building', floor = p_floor, retired_at = NULL, activated_at = NULL,
+            filled_tenant = '', filled_user = '', filled_item = 0
         WHERE name = p_name;
     ELSIF v_state IS NULL THEN
         INSERT INTO embedding_models (name, dimensions, floor) VALUES (p_name, p_dimensions, p_floor);
@@ -41,8 +43,9 @@ LANGUAGE plpgsql STABLE SET search_path = public, pg_temp AS $$
 DECLARE
     v_active smallint := (SELECT model_id FROM embedding_models WHERE state = 'active');
 BEGIN
-    SELECT count(*) INTO unfilled FROM memory_items AS i
-    WHERE i.item_id > (SELECT m.filled_to FROM embedding_models AS m WHERE m.model_id = p_model)
+    SELECT count(*) INTO unfilled FROM embedding_models AS m JOIN memory_items AS i
+        ON (i.tenant_id, i.user_id, i.item_id) > (m.filled_tenant, m.filled_user, m.filled_item)
+    WHERE m.model_id = p_model
         AND NOT EXISTS (SELECT FROM memory_pending AS p WHERE p.model_id = p_model AND p.item_id = i.item_id)
         AND NOT EXISTS (
             SELECT FROM memory_embeddings AS e
@@ -62,7 +65,7 @@ DECLARE
     v_model embedding_models;
     v_lacks record;
 BEGIN
-    PERFORM pg_advisory_xact_lock(hashtextextended('switchboard.embedding_models', 0));
+    PERFORM pg_advisory_xact_lock(memory_models_lock());
     SELECT * INTO v_model FROM embedding_models WHERE name = p_name FOR UPDATE;
     IF v_model.state IS NULL OR v_model.state IN ('retiring', 'retired') THEN
         RETURN coalesce(v_model.state, 'unknown');
@@ -86,7 +89,7 @@ LANGUAGE plpgsql SET search_path = public, pg_temp AS $$
 DECLARE
     v_state text;
 BEGIN
-    PERFORM pg_advisory_xact_lock(hashtextextended('switchboard.embedding_models', 0));
+    PERFORM pg_advisory_xact_lock(memory_models_lock());
     SELECT state INTO v_state FROM embedding_models WHERE name = p_name FOR UPDATE;
     IF v_state IS NULL OR v_state IN ('active', 'retired') THEN
         RETURN coalesce(v_state, 'unknown');
