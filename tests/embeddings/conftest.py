@@ -20,6 +20,7 @@ def settings(redis_url: str, database: Database, standin: Standin) -> Settings:
             "openai_base_url": f"{standin.url}/v1",
             "global_day_usd": "none",
             "breaker_failures": 0,
+            "embedding_deadline_ms": 20_000,  # a loaded machine is not what tests are about
         }
     )
 

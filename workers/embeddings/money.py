@@ -131,7 +131,13 @@ class Cashier:
         self._later(bill, [call.aborted() for call in bill.calls.values()])
 
     async def settle(self, bill: Bill, rows: Sequence[LedgerRow], outcome: BaseException | None = None) -> None:
-        """Post the rows that cost something, count them, give the holds back. `outcome`: why there is no answer."""
+        """Post the rows that cost something, count them, give the holds back. `outcome`: why there is no answer.
+
+        It goes on when its caller is told to stop; `aclose` waits for it.
+        """
+        await asyncio.shield(self._kept(self._settle(bill, rows, outcome)))
+
+    async def _settle(self, bill: Bill, rows: Sequence[LedgerRow], outcome: BaseException | None) -> None:
         told = "ok -" if outcome is None else told_of(outcome)
         by_call = {row.call_id: row for row in rows}
         for tenant, holder in bill.holders.items():
@@ -262,11 +268,14 @@ class Cashier:
     def _later(self, bill: Bill, rows: Sequence[LedgerRow]) -> None:
         """Until Redis and Postgres have answered; what is given up then, whoever sweeps the batch books as lost."""
         until_s = time.monotonic() + OWN_S / 2
-        task = asyncio.ensure_future(
-            persist(lambda: self.settle(bill, rows, LeaseLost("stopped")), lambda: time.monotonic() > until_s)
-        )
+        stopped = LeaseLost("stopped")
+        self._kept(persist(lambda: self._settle(bill, rows, stopped), lambda: time.monotonic() > until_s))
+
+    def _kept(self, settling: "Coroutine[Any, Any, None]") -> "asyncio.Task[None]":
+        task = asyncio.create_task(settling)
         self._settling.add(task)
         task.add_done_callback(self._settled)
+        return task
 
     def _settled(self, task: "asyncio.Task[None]") -> None:
         self._settling.discard(task)

@@ -67,6 +67,8 @@ class Upkeep:
         """Everything once; for how long nothing more needs to be done."""
         now_s = time.monotonic()
         models = await self._books.models()
+        served = {model.model_id for model in models if model.state != "retiring"}
+        self._filled = {model_id: until_s for model_id, until_s in self._filled.items() if model_id in served}
         pauses = [await self._keep(model) for model in models]
         if now_s - self._swept_at >= SWEEP_S:
             self._swept_at = now_s
