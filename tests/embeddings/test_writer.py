@@ -167,3 +167,19 @@ async def test_redis_away_means_later(memory: Memory, process: Process) -> None:
     async with memory.process() as another:
         await another.round(await memory.model())
     assert len(await memory.embedded(SMALL)) == 1
+
+
+async def test_a_model_that_is_retired_meanwhile_takes_nothing(
+    memory: Memory, process: Process, eventually: Eventually
+) -> None:
+    await memory.said("acme", "ann", "note one")
+    await memory.behave({"latency_ms": 300})
+    embedding = asyncio.create_task(process.round(await memory.model()))
+
+    async def under_way() -> bool:
+        return bool((await memory.served())["concurrency"])
+
+    await eventually(under_way)
+    await memory.admin.execute("UPDATE embedding_models SET state = 'retiring'")
+    await embedding
+    assert await memory.embedded() == []

@@ -4,8 +4,12 @@ A text is claimed for a while (`LEASE_S`); when its process dies, others get it 
 be repeated, and raises Unavailable.
 """
 
-from collections.abc import Mapping, Sequence
+import asyncio
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
+
+import asyncpg
 
 from shared.db import Pool
 from sql import queries
@@ -63,8 +67,12 @@ class EmbeddingBooks:
         """Items that were deleted or have changed meanwhile are passed over."""
         items = [item.item_id for item, _ in found]
         versions = [item.version for item, _ in found]
-        vectors = [halfvec(vector) for _, vector in found]
-        await self._pool.fetchval(queries["write_embeddings"], model.model_id, items, versions, vectors)
+        vectors = []
+        for _, vector in found:
+            vectors.append(halfvec(vector))
+            await asyncio.sleep(0)  # half a millisecond each
+        with _served():
+            await self._pool.fetchval(queries["write_embeddings"], model.model_id, items, versions, vectors)
 
     async def postpone(self, model: Model, items: Sequence[Item], delay_s: float, why: str) -> None:
         numbers = [item.item_id for item in items]
@@ -72,8 +80,10 @@ class EmbeddingBooks:
 
     async def fill(self, model: Model, limit: int) -> int:
         """How many older items were looked at; 0: all are in line."""
-        looked_at: int = await self._pool.fetchval(queries["fill_embeddings"], model.model_id, limit)
-        return looked_at
+        with _served():
+            looked_at: int = await self._pool.fetchval(queries["fill_embeddings"], model.model_id, limit)
+            return looked_at
+        return 0
 
     async def pending(self) -> Mapping[int, int]:
         """Texts that wait, by model."""
@@ -89,3 +99,10 @@ class EmbeddingBooks:
 
     async def gone(self, model: Model) -> None:
         await self._pool.fetchval(queries["embedding_model_gone"], model.model_id)
+
+
+@contextlib.contextmanager
+def _served() -> Iterator[None]:
+    """A model that was retired since it was looked at takes nothing any more."""
+    with contextlib.suppress(asyncpg.NoDataFoundError):
+        yield

@@ -37,7 +37,7 @@ def _missing() -> list[str]:
 class LocalEmbedder:
     """One per process. Raises ConfigError when what it needs is not installed.
 
-    Loading takes a second or two of a thread, at the first call or in `load`; 150 MB of memory stay.
+    Loading takes a second or two of a thread, at the first call or in `load`; 170 MB of memory stay.
     """
 
     provider: str = PROVIDER

@@ -31,10 +31,10 @@ Weights = dict[str, Any]
 
 def read_weights(path: Path) -> Weights:
     """The tensors of a safetensors file: a length, a JSON header, the numbers. Raises ConfigError for another file."""
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-        if hashlib.sha256(mapped).hexdigest() != WEIGHTS_SHA256:
-            raise ConfigError(f"{path.name} of the local embedding model is not the published file (SHA-256 differs)")
-        content = mapped[:]
+    with path.open("rb") as file:
+        content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)  # closed with the last tensor
+    if hashlib.sha256(content).hexdigest() != WEIGHTS_SHA256:
+        raise ConfigError(f"{path.name} of the local embedding model is not the published file (SHA-256 differs)")
     header_bytes = int.from_bytes(content[:8], "little")
     header = json.loads(content[8 : 8 + header_bytes])
     data = memoryview(content)[8 + header_bytes :]

@@ -99,7 +99,7 @@ class Cashier:
         try:
             await all_of(asking)
         except BaseException:  # what was sent may stand there, or arrive late
-            self._void(bill)
+            self.void(bill)
             raise
         return bill
 
@@ -116,10 +116,10 @@ class Cashier:
             "estimated": bool(embedded.raw_usage.get("estimated")),
             "model_used": embedded.model,
             "request_id": embedded.request_id,
-            "raw_usage": {**embedded.raw_usage, "texts": len(items), "payers": len(used)},
         }
+        # Not the provider's whole account: what others paid for is not theirs to see.
         return [
-            bill.calls[payer].embedded(tokens, part, **how)
+            bill.calls[payer].embedded(tokens, part, raw_usage={"prompt_tokens": tokens, "part": len(used) > 1}, **how)
             for (payer, tokens), part in zip(used.items(), parts, strict=True)
         ]
 
@@ -140,11 +140,14 @@ class Cashier:
     async def _settle(self, bill: Bill, rows: Sequence[LedgerRow], outcome: BaseException | None) -> None:
         told = "ok -" if outcome is None else told_of(outcome)
         by_call = {row.call_id: row for row in rows}
+        parts = []
         for tenant, holder in bill.holders.items():
             mine = [by_call[call.row.call_id] for payer, call in bill.calls.items() if payer.tenant == tenant]
-            await self._close(tenant, holder, mine, told)
-            for row in mine:
-                metrics.count_use(row, row.agent)
+            parts.append(self._close(tenant, holder, mine, told))
+            told = "" if mine else told  # one call was made, however many paid
+        await all_of(parts)
+        for row in rows:
+            metrics.count_use(row, row.agent)
 
     async def aclose(self) -> None:
         """Waits for what is being settled."""
@@ -248,20 +251,18 @@ class Cashier:
         try:
             booked = await self._store.book(tenant, owed, _at_once) if owed else {}
         except Unavailable:
-            await self._purse.settle(
-                holder, [Settlement.of(row) for row in owed]
-            )  # exact, for whoever settles it later
+            exact = [Settlement.of(row) for row in owed]  # for whoever settles it later
+            await self._purse.settle(holder, exact)
             raise
-        told_by = [told, *[""] * len(rows)]  # one call was made, however many paid
         settlements = [
-            Settlement(row.call_id, booked.get(row.call_id, Amount(0, 0)), told=words)
-            for row, words in zip(rows, told_by, strict=False)
+            Settlement(row.call_id, booked.get(row.call_id, Amount(0, 0)), told="" if index else told)
+            for index, row in enumerate(rows)
         ]
         if await self._purse.settle(holder, settlements):
             await self._commands.run("ZREM", keys.EMBEDDING_OPEN, _member(tenant, holder))
             await self._commands.run("HDEL", keys.held(keys.EMBEDDING, holder.worker), holder.id)
 
-    def _void(self, bill: Bill) -> None:
+    def void(self, bill: Bill) -> None:
         """Nothing was asked of the provider: in the background, give back what may be held."""
         self._later(bill, [call.unsent() for call in bill.calls.values()])
 

@@ -18,7 +18,7 @@ from workers.embeddings.batch import Item, batches, by_text
 from workers.embeddings.books import EmbeddingBooks, Model
 from workers.embeddings.cache import VectorCache
 from workers.embeddings.catalog import Shelf
-from workers.embeddings.money import Bill, Cashier
+from workers.embeddings.money import Bill, Cashier, all_of
 
 log = structlog.get_logger("embeddings")
 
@@ -39,15 +39,25 @@ class EmbeddingWriter:
 
     def __init__(self, books: EmbeddingBooks, shelf: Shelf, cashier: Cashier, cache: VectorCache) -> None:
         self._books, self._shelf, self._cashier, self._cache = books, shelf, cashier, cache
+        self._told: set[int] = set()
 
     async def step(self, model: Model, *, claims: int = 1) -> int:
         """Claims, embeds, writes; how many texts were claimed. Raises Unavailable: then they wait out their lease."""
-        embedder = self._shelf.get(model.name)
-        if embedder is None or embedder.dimensions != model.dimensions:
+        embedder = self._embedder(model)
+        if embedder is None:
             return 0
         claimed = await asyncio.gather(*(self._books.claim(model, BATCH) for _ in range(claims)))
-        await asyncio.gather(*(self._embed(model, embedder, items) for items in claimed if items))
+        await all_of(self._embed(model, embedder, items) for items in claimed if items)
         return sum(map(len, claimed))
+
+    def _embedder(self, model: Model) -> Embedder | None:
+        embedder = self._shelf.get(model.name)
+        if embedder is None or embedder.dimensions == model.dimensions:
+            return embedder
+        if model.model_id not in self._told:
+            self._told.add(model.model_id)
+            log.error("embeddings.other_dimensions", model=model.name, has=embedder.dimensions, wanted=model.dimensions)
+        return None
 
     async def _embed(self, model: Model, embedder: Embedder, items: Sequence[Item]) -> None:
         known = [(item, vector) for item in items if (vector := self._cache.get(model.name, item.text)) is not None]
@@ -63,8 +73,6 @@ class EmbeddingWriter:
         bill = None if embedder.free else await self._cashier.reserve(items, embedder)
         paying = items if bill is None else await self._paying(model, bill, items)
         if not paying:
-            if bill is not None:
-                await self._cashier.settle(bill, [])
             return
         texts = by_text(paying)
         try:
@@ -107,9 +115,16 @@ class EmbeddingWriter:
 
     async def _paying(self, model: Model, bill: Bill, items: Sequence[Item]) -> list[Item]:
         """Those whose payer may pay; the others wait until their reason may be over."""
-        for payer, (why, delay_s) in bill.put_off.items():
-            await self._put_off(model, [item for item in items if item.payer == payer], delay_s, why)
-        return [item for item in items if item.payer in bill.calls]
+        try:
+            for payer, (why, delay_s) in bill.put_off.items():
+                await self._put_off(model, [item for item in items if item.payer == payer], delay_s, why)
+        except BaseException:
+            self._cashier.void(bill)
+            raise
+        paying = [item for item in items if item.payer in bill.calls]
+        if not paying:
+            await self._cashier.settle(bill, [])
+        return paying
 
     async def _close(self, bill: Bill | None, error: UpstreamError) -> None:
         if bill is not None:
