@@ -75,7 +75,7 @@ class Memory:
     async def process(self) -> AsyncIterator[Process]:
         commands = Commands(connect(self.settings.redis_url))
         books, shelf = EmbeddingBooks(self.ops), Shelf(self.settings)
-        cashier = Cashier(self.settings, commands, self.ops, prices.shipped())
+        cashier = Cashier(self.settings, commands, self.ops, prices.shipped)
         writer = EmbeddingWriter(books, shelf, cashier, VectorCache(self.settings.embedding_cache_bytes))
         try:
             yield Process(Upkeep(books, writer, cashier), writer, cashier, books, commands)

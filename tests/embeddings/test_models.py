@@ -153,7 +153,7 @@ async def test_the_loop_survives_what_goes_wrong(
         ("local:all-minilm-l6-v2", Known("local", "all-minilm-l6-v2", 384, False)),
         ("openai:text-embedding-3-large", Known("openai", "text-embedding-3-large", 3072, False)),
         ("openai:text-embedding-3-large@256", Known("openai", "text-embedding-3-large", 256, True)),
-        ("openai:intfloat/e5-mistral@4000", Known("openai", "intfloat/e5-mistral", 4000, True)),
+        ("openai:intfloat/e5-mistral@4000", Known("openai", "intfloat/e5-mistral", 4000, False)),
     ],
 )
 def test_a_name_says_what_a_model_is(name: str, known: Known) -> None:

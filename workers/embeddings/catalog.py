@@ -15,13 +15,16 @@ from shared.errors import ConfigError
 from workers.embeddings.api import Embedder
 from workers.embeddings.local import MODEL, LocalEmbedder
 from workers.embeddings.local import PROVIDER as LOCAL
-from workers.embeddings.openai import DIMENSIONS, OpenAIEmbedder
+from workers.ledger import tokens
 
 log = structlog.get_logger("embeddings")
 
 NAMES: Final = re.compile(r"(?P<provider>local|openai):(?P<model>[^\s@]{1,200})(?:@(?P<dimensions>[1-9][0-9]{0,3}))?")
 MOST_DIMENSIONS: Final = 4_000
 """What a `halfvec` can be compared in."""
+
+DIMENSIONS: Final = {"text-embedding-3-small": 1536, "text-embedding-3-large": 3072, "text-embedding-ada-002": 1536}
+"""Of OpenAI's own models; others must be named with theirs."""
 
 FLOORS: Final = {"local:all-minilm-l6-v2": 0.2, "openai:text-embedding-ada-002": 0.78}
 """Cosine below which nothing is alike, where it was measured (the local one on LoCoMo: 98.9 % of what answers a
@@ -36,7 +39,8 @@ class Known(NamedTuple):
     model: str
     dimensions: int
     shortened: bool
-    """They are not the model's own: the provider is asked for so many."""
+    """They are fewer than the model's own, so that the provider must be asked for so many. Of a model we do not know
+    nothing is asked: its server may not understand it, and its dimensions are what it has."""
 
 
 def read_name(name: str) -> Known:
@@ -55,7 +59,7 @@ def read_name(name: str) -> Known:
         raise ConfigError(f"{name!r}: say how many dimensions it has, as in openai:{model}@1024")
     if dimensions > MOST_DIMENSIONS or (own is not None and dimensions > own):
         raise ConfigError(f"{name!r}: at most {min(own or MOST_DIMENSIONS, MOST_DIMENSIONS)} dimensions")
-    return Known(provider, model, dimensions, shortened=bool(given))
+    return Known(provider, model, dimensions, shortened=own not in (None, dimensions))
 
 
 def floor_of(name: str) -> float:
@@ -70,11 +74,17 @@ def open_embedder(name: str, settings: Settings) -> Embedder:
     key = settings.embedding_api_key or settings.openai_api_key
     if key is None:
         raise ConfigError(f"{name} needs OPENAI_API_KEY, or SWITCHBOARD_EMBEDDING_API_KEY")
+    # Two SDKs and the tokenizer: two seconds of a process that may never ask for any of it.
+    from workers.embeddings.openai import OpenAIEmbedder  # noqa: PLC0415
+
+    tokens.load()
     return OpenAIEmbedder(
         known.model,
+        name=name,
         api_key=key.get_secret_value(),
         base_url=settings.embedding_base_url or settings.openai_base_url,
-        dimensions=known.dimensions if known.shortened else None,
+        dimensions=known.dimensions,
+        shortened=known.shortened,
         idle_timeout_s=settings.model_idle_timeout_s,
     )
 

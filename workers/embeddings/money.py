@@ -7,7 +7,7 @@ in the job's place stands the batch, one per tenant. A batch belongs to its proc
 
 import asyncio
 import time
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, TypeAlias, assert_never
@@ -73,7 +73,8 @@ Asked: TypeAlias = Held | PutOff
 class Cashier:
     """One per process. Methods raise Unavailable while Redis or Postgres is away: what is open is settled later."""
 
-    def __init__(self, settings: Settings, commands: Commands, pool: Pool, prices: PriceList) -> None:
+    def __init__(self, settings: Settings, commands: Commands, pool: Pool, prices: Callable[[], PriceList]) -> None:
+        """`prices` are asked for when something is bought: reading them takes a moment."""
         self._commands, self._pool, self._prices = commands, pool, prices
         self._budgets = DeploymentBudgets.of(settings)
         self._purse = Purse(commands, keys.EMBEDDING)
@@ -110,7 +111,7 @@ class Cashier:
             used[item.payer] += tokens
         total = Usage(input_tokens=sum(used.values()))
         at = datetime.now(UTC)
-        cost = self._prices.price(embedder.provider, embedder.model, total, at).cost_nano_usd
+        cost = self._prices().price(embedder.provider, embedder.model, total, at).cost_nano_usd
         parts = shares(cost, list(used.values())) if total.input_tokens else [0] * len(used)
         how = {
             "estimated": bool(embedded.raw_usage.get("estimated")),
@@ -185,7 +186,7 @@ class Cashier:
             bill.put_off[payer] = PutOff("tenant_disabled", 3_600.0)
             return
         try:
-            call = open_embedding(_row(payer, bill.holders[payer.tenant], embedder), tokens, self._prices)
+            call = open_embedding(_row(payer, bill.holders[payer.tenant], embedder), tokens, self._prices())
         except AgentError as error:
             bill.put_off[payer] = PutOff(error.code, 600.0)
             return

@@ -23,8 +23,6 @@ from workers.models import errors
 from workers.models.http import open_client
 from workers.models.openai import OFFICIAL_URL, PROVIDER
 
-DIMENSIONS: Final = {"text-embedding-3-small": 1536, "text-embedding-3-large": 3072, "text-embedding-ada-002": 1536}
-"""Of OpenAI's own models; others must be named with theirs."""
 MAX_TOKENS: Final = 8_191
 _EMPTY = " "
 """OpenAI refuses an empty text."""
@@ -45,7 +43,7 @@ _decode = msgspec.json.Decoder(_Answer).decode
 
 
 class OpenAIEmbedder:
-    """`base_url` None is OpenAI itself. `dimensions` is sent only when it is not what the model has anyway."""
+    """`base_url` None is OpenAI itself. `shortened`: the provider is asked for so many dimensions, not for its own."""
 
     provider: str = PROVIDER
     max_tokens: int = MAX_TOKENS
@@ -57,15 +55,17 @@ class OpenAIEmbedder:
         self,
         model: str,
         *,
+        name: str,
         api_key: str,
         base_url: str | None = None,
-        dimensions: int | None = None,
+        dimensions: int,
+        shortened: bool = False,
         idle_timeout_s: float = 30.0,
     ) -> None:
         self.model = model
-        self.dimensions = dimensions or DIMENSIONS[model]
-        self._shortened = self.dimensions != DIMENSIONS.get(model, self.dimensions)
-        self.name = f"{PROVIDER}:{model}" + (f"@{self.dimensions}" if dimensions else "")
+        self.dimensions = dimensions
+        self._shortened = shortened
+        self.name = name
         self._client = openai.AsyncOpenAI(
             api_key=api_key, base_url=base_url or OFFICIAL_URL, max_retries=0, http_client=open_client(idle_timeout_s)
         )

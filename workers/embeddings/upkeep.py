@@ -22,7 +22,7 @@ from workers.embeddings.cache import VectorCache
 from workers.embeddings.catalog import Shelf, floor_of, read_name
 from workers.embeddings.money import Cashier
 from workers.embeddings.writer import BATCH, EmbeddingWriter
-from workers.ledger import prices, tokens
+from workers.ledger import prices
 
 log = structlog.get_logger("embeddings")
 
@@ -125,9 +125,8 @@ async def embedding(settings: Settings, commands: Commands, pool: Pool) -> Async
 
     A deployment that has no model yet gets the one of its settings; later changes are `switchboard memory models`.
     """
-    tokens.load()
     books, shelf = EmbeddingBooks(pool), Shelf(settings)
-    cashier = Cashier(settings, commands, pool, prices.shipped())
+    cashier = Cashier(settings, commands, pool, prices.shipped)
     upkeep = Upkeep(books, EmbeddingWriter(books, shelf, cashier, VectorCache(settings.embedding_cache_bytes)), cashier)
     await _begin(settings, books)
     loop = asyncio.create_task(upkeep.run())
