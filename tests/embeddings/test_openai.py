@@ -17,6 +17,13 @@ MODEL = "text-embedding-3-small"
 Behave = Callable[..., Awaitable[None]]
 
 
+def open_small(standin: Standin, *, dimensions: int = 1536, shortened: bool = False) -> OpenAIEmbedder:
+    address = f"{standin.url}/v1"
+    return OpenAIEmbedder(
+        MODEL, name="small", api_key="sk-test", base_url=address, dimensions=dimensions, shortened=shortened
+    )
+
+
 @pytest.fixture
 async def embedder(standin: Standin) -> AsyncIterator[OpenAIEmbedder]:
     made = OpenAIEmbedder(
@@ -75,9 +82,7 @@ async def test_a_text_that_is_too_long_is_cut_by_its_tokens(embedder: OpenAIEmbe
 
 
 async def test_dimensions_are_asked_for_where_they_are_not_the_models_own(standin: Standin) -> None:
-    short = OpenAIEmbedder(
-        MODEL, name=f"openai:{MODEL}", api_key="sk-test", base_url=f"{standin.url}/v1", dimensions=256, shortened=True
-    )
+    short = open_small(standin, dimensions=256, shortened=True)
     embedded = await short.embed(["hello"], "document", timeout_s=10)
     assert len(embedded.vectors[0] or ()) == 256
     await short.aclose()

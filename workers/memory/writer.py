@@ -6,6 +6,7 @@ conversations of a batch are locked: several processes share the work, and each 
 
 import asyncio
 import contextlib
+from collections.abc import AsyncIterator
 
 import msgspec
 import structlog
@@ -83,3 +84,16 @@ class MemoryWriter:
         outbox = [number for conversation in batch.conversations for number in conversation.outbox]
         log.error("memory.postponed", turns=outbox, exc_info=error)
         await self._pool.execute(queries["postpone_memory_outbox"], outbox, repr(error)[:500])
+
+
+@contextlib.asynccontextmanager
+async def writing(pool: Pool) -> AsyncIterator[None]:
+    """A writer at work while the block lasts; a batch that is under way at its end is finished."""
+    writer = MemoryWriter(pool)
+    task = asyncio.create_task(writer.run())
+    try:
+        yield
+    finally:
+        writer.leave()
+        await asyncio.wait([task])
+        task.result()
