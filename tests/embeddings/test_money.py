@@ -150,6 +150,23 @@ async def test_one_that_was_only_frozen_changes_nothing_any_more(memory: Memory,
     await memory.money_agrees()
 
 
+async def test_killed_between_the_ledger_and_the_counters_it_is_the_ledger_that_counts(
+    memory: Memory, process: Process
+) -> None:
+    items, bill = await reserved(memory, process)
+    embedder = process.writer._shelf.get(SMALL)
+    assert embedder is not None
+    embedded = await embedder.embed([item.text for item in items], "document", timeout_s=10)
+    exact = process.cashier.exact(bill, items, embedder, embedded._replace(tokens=[1_000, 2_000]))
+    for row, item in zip(exact, items, strict=True):
+        await process.cashier._store.book(item.payer.tenant, [row], lambda: True)
+    await overdue(memory)
+    async with memory.process() as another:
+        await another.cashier.settle_left()
+    assert sorted(row["input_tokens"] for row in await memory.ledger()) == [1_000, 2_000]
+    await memory.money_agrees()
+
+
 async def test_two_that_take_over_at_once_count_once(memory: Memory, process: Process) -> None:
     await reserved(memory, process)
     await overdue(memory)
