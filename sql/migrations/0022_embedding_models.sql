@@ -73,7 +73,7 @@ BEGIN
         RETURN NULL;
     END IF;
     SELECT * INTO v_lacks FROM embedding_progress(v_model.model_id);
-    IF false THEN
+    IF NOT p_force AND v_lacks.unfilled + v_lacks.gap > 0 THEN
         RETURN 'incomplete';
     END IF;
     UPDATE embedding_models SET state = 'building' WHERE state = 'active';
