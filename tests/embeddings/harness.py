@@ -131,7 +131,8 @@ class Memory:
         )
         await self.admin.execute(
             "INSERT INTO memory_pending (model_id, item_id, tenant_id, user_id) "
-            "SELECT model_id, $1, $2, $3 FROM embedding_models WHERE state IN ('building', 'active')",
+            "SELECT model_id, $1, $2, $3 FROM embedding_models WHERE state IN ('building', 'active') "
+            "ON CONFLICT DO NOTHING",  # a loop that fills may have been quicker
             item,
             tenant,
             user,
