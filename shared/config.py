@@ -287,6 +287,27 @@ class Settings(BaseSettings):
     cache_redis_url: RedisUrl | None = None
     """Where answers are kept; the Redis of the queue when not given."""
 
+    # embeddings
+    embedding_model: Annotated[
+        str,
+        Field(
+            pattern=r"^(none|(local|openai):\S+)$",
+            description="none, local:all-minilm-l6-v2, or openai:<model>[@<dimensions>]",
+            examples=["openai:text-embedding-3-small"],
+        ),
+    ] = "openai:text-embedding-3-small"
+    """What a new deployment searches memory by; `switchboard memory models` changes it later. `none`: by words only."""
+    embedding_api_key: SecretStr | None = None
+    """Of the server that makes embeddings; OPENAI_API_KEY when not given."""
+    embedding_base_url: HttpUrl | None = None
+    """Of that server, which speaks OpenAI's embeddings; OPENAI_BASE_URL when not given."""
+    embedding_deadline_ms: Positive = 150
+    """How long a turn waits for the meaning of its question; then memory is searched by words only."""
+    embedding_threads: Positive = 1
+    """Processor threads that the local model may take in one process, beside one for questions."""
+    embedding_cache_bytes: Annotated[int, Field(ge=0)] = 16_777_216
+    """Vectors of texts seen in the last minutes, in each process. 0: none."""
+
     # Postgres
     db_pool_size: Positive = 10
     db_prepared_statements: bool = True

@@ -43,6 +43,8 @@
     sb:flight:<tenant>:<hash> string token of whoever asks a model for such an answer now; `-`: all ask by themselves
     sb:cached:order          zset    answers → kept at, Unix ms: the oldest make room
     sb:cached:sizes          hash    answers → bytes; the empty name: all together
+    sb:embedding:open        zset    `<batch> <process> <tenant>` of embeddings under way → Unix ms till others may
+    sb:embedding:held:<proc> hash    batch → claim (Unix µs); the fence of what is reserved for it in `sb:calls:<batch>`
     sb:ended                 stream  ends of jobs that never started, with payload, until Postgres has them
     sb:deployment            string  id of the deployment this database belongs to
     sb:scrape                zset    `<queue> <host>:<port>` of a worker's /metrics → Unix s until which it holds
@@ -59,6 +61,9 @@ UNPOSTED = "sb:money:unposted"
 PROBE = "sb:probe"
 SCRAPE = "sb:scrape"
 MODELS = "sb:models"
+EMBEDDING = "sb:embedding"
+"""In the place of a queue, for the money of embeddings."""
+EMBEDDING_OPEN = "sb:embedding:open"
 CACHED_ORDER = "sb:cached:order"
 CACHED_SIZES = "sb:cached:sizes"
 
@@ -90,6 +95,11 @@ CALLS = "sb:calls:"
 
 def calls(job_id: str) -> str:
     return CALLS + job_id
+
+
+def held(queue: str, worker: str) -> str:
+    """What of a queue a worker runs: id → claim."""
+    return f"{queue}:held:{worker}"
 
 
 HOLD = ":hold"

@@ -31,6 +31,7 @@ from workers.delivery.post import Poster
 from workers.delivery.resolve import Lookup, Resolver
 from workers.delivery.send import Sender
 from workers.delivery.signing import Signer
+from workers.embeddings.upkeep import embedding
 from workers.memory.writer import writing
 from workers.probes import serving
 from workers.replies.books import PartBooks
@@ -82,6 +83,7 @@ async def open_courier(settings: Settings, *, lookup: Lookup | None = None) -> A
         await stack.enter_async_context(announced(commands, NAME, address))
         if settings.memory_writer:
             await stack.enter_async_context(writing(pool))
+            await stack.enter_async_context(embedding(settings, commands, pool))
         typist = Typist(commands, pool, Channels(settings))
         stack.push_async_callback(typist.aclose)
         beside = [
