@@ -34,6 +34,7 @@ from workers.queue.worker import LeaseWorker
 from workers.routing.route import reachable
 from workers.scrape import announced
 from workers.turn.late import LateRows
+from workers.turn.recollect import Embedding
 from workers.turn.run import TurnRunner
 from workers.turn.spending import Money, Till
 from workers.turn.store import TurnStore
@@ -157,6 +158,7 @@ class _Desk:
 
     def __init__(self, cache: Cache | None) -> None:
         self.cache = cache
+        self.embedding: Embedding | None = None
 
     async def reserve(
         self, job: Claimed, offers: Sequence[Offer], scopes: Sequence[Scope], *, seed: Amount | None = None

@@ -164,7 +164,7 @@ BEGIN
                 FROM (SELECT * FROM messages AS m
                     WHERE m.tenant_id = p_tenant AND m.conversation_id = p_conversation AND m.seq > v_task.done_seq
                         AND m.seq < c.next_seq - (CASE WHEN p_kind = 'summary' THEN p_keep ELSE 0 END)
-                    ORDER BY seq LIMIT p_limit) AS some), '[]'))
+                    ORDER BY seq LIMIT p_limit) AS waiting), '[]'))
         FROM conversations AS c LEFT JOIN tenants AS t ON t.tenant_id = c.tenant_id
         WHERE c.tenant_id = p_tenant AND c.conversation_id = p_conversation);
 END
