@@ -83,13 +83,13 @@ LANGUAGE plpgsql SET search_path = public, pg_temp AS $$
 BEGIN
     INSERT INTO memory_tasks AS t (tenant_id, conversation_id, kind, user_id, due_at)
     SELECT c.tenant_id, c.conversation_id, k.kind, c.user_id,
-        memory_task_due(k.kind, s.settings, c.next_seq - 1 - coalesce(old.done_seq, 0), now())
+        memory_task_due(k.kind, s.settings, c.next_seq - 1 - coalesce(known.done_seq, 0), now())
     FROM (SELECT DISTINCT tenant_id, conversation_id FROM gone) AS g
         JOIN conversations AS c USING (tenant_id, conversation_id)
         CROSS JOIN (VALUES ('facts'), ('summary')) AS k(kind)
         LEFT JOIN tenants AS s ON s.tenant_id = c.tenant_id
-        LEFT JOIN memory_tasks AS old
-            ON old.tenant_id = c.tenant_id AND old.conversation_id = c.conversation_id AND old.kind = k.kind
+        LEFT JOIN memory_tasks AS known
+            ON known.tenant_id = c.tenant_id AND known.conversation_id = c.conversation_id AND known.kind = k.kind
     WHERE k.kind = 'summary' OR c.user_id IS NOT NULL
     ORDER BY 1, 2, 3
     ON CONFLICT (tenant_id, conversation_id, kind) DO UPDATE SET
@@ -177,18 +177,17 @@ LANGUAGE sql SET search_path = public, pg_temp AS $$
     WHERE tenant_id = p_tenant AND conversation_id = p_conversation AND kind = p_kind AND claim = p_claim FOR UPDATE
 $$;
 
--- Writes a summary up to p_upto in place of the one up to p_from, and books the calls that made it, in any case. False:
--- another one was written meanwhile, or the task is not ours any more.
+-- Writes a summary up to p_upto in place of the one up to p_from. False: another one was written meanwhile, or the task is
+-- not ours any more.
 CREATE FUNCTION commit_summary(
     p_tenant text, p_conversation text, p_claim bigint, p_from bigint, p_upto bigint, p_body text, p_version integer,
-    p_model text, p_calls jsonb) RETURNS boolean
+    p_model text) RETURNS boolean
 LANGUAGE plpgsql SET search_path = public, pg_temp AS $$
 DECLARE
     v_task memory_tasks;
 BEGIN
     PERFORM set_config('switchboard.tenant', p_tenant, true);
     v_task := held_memory_task(p_tenant, p_conversation, 'summary', p_claim);
-    PERFORM add_llm_calls(p_tenant, '{}', p_calls);
     IF v_task.task_id IS NULL OR v_task.done_seq <> p_from THEN
         RETURN false;
     END IF;
@@ -208,18 +207,17 @@ BEGIN
 END
 $$;
 
--- Writes what was learnt from messages up to p_upto, and books the calls. p_found: {profile: {name: {value, sources}},
--- facts: [{topic, text, sources, at_us}]}. A person's own profile entries stay as they are. False as in commit_summary.
+-- Writes what was learnt from messages up to p_upto: {profile: {name: {value, sources}}, facts: [{topic, text, sources,
+-- at_us}]}. A person's own profile entries stay as they are. False as in commit_summary.
 CREATE FUNCTION commit_facts(
-    p_tenant text, p_conversation text, p_claim bigint, p_from bigint, p_upto bigint, p_found jsonb, p_calls jsonb)
-RETURNS boolean LANGUAGE plpgsql SET search_path = public, pg_temp AS $$
+    p_tenant text, p_conversation text, p_claim bigint, p_from bigint, p_upto bigint, p_found jsonb) RETURNS boolean
+LANGUAGE plpgsql SET search_path = public, pg_temp AS $$
 DECLARE
     v_task memory_tasks;
     v_fact record;
 BEGIN
     PERFORM set_config('switchboard.tenant', p_tenant, true);
     v_task := held_memory_task(p_tenant, p_conversation, 'facts', p_claim);
-    PERFORM add_llm_calls(p_tenant, '{}', p_calls);
     IF v_task.task_id IS NULL OR v_task.done_seq <> p_from OR v_task.user_id IS NULL THEN
         RETURN false;
     END IF;

@@ -51,10 +51,20 @@ class Calling:
     """Of one attempt. `say` shows text to the turn's readers."""
 
     def __init__(
-        self, work: Work, providers: Providers, prices: PriceList, spending: Spending, say: Callable[[str], None]
+        self,
+        work: Work,
+        providers: Providers,
+        prices: PriceList,
+        spending: Spending,
+        say: Callable[[str], None],
+        *,
+        kind: str = "chat",
+        patient: bool = True,
     ) -> None:
+        """`kind` is the ledger's. Not `patient`: a busy provider is a failure, and no turn waits behind this call."""
         self._work, self._prices, self._spending, self._say = work, prices, spending, say
         self._models, self._terms, self._lines = providers.models, providers.terms, providers.lines
+        self._kind, self._patient = kind, patient
         self._timeout_s, self._context_tokens = providers.timeout_s, providers.context_tokens
 
     async def ask(self, prompt: Prompt) -> Completion:
@@ -115,6 +125,8 @@ class Calling:
         """Raises when it is not worth waiting: all that may be asked are down for longer than patience lasts."""
         metrics.count_refusal(candidate.provider, candidate.model, answer.reason)
         wait_s = answer.retry_after_ms / 1000
+        if not self._patient:
+            raise refused(candidate.provider, candidate.model, answer.reason, wait_s)
         if isinstance(answer, Busy):
             await place.wait(candidate.provider, wait_s)
             return
@@ -137,7 +149,7 @@ class Calling:
                 model=candidate.model,
                 prices=self._prices,
                 call_id=call_id,
-            )
+            ).of_kind(self._kind)
             for candidate in candidates
         ]
 
