@@ -17,10 +17,6 @@ from shared.db import Pool, open_pool
 from shared.errors import ConfigError
 from shared.redis import Commands, check_server, connect
 from shared.telemetry.metrics import REGISTRY, vitals
-from workers.background.money import Clerk
-from workers.background.money import Till as TaskTill
-from workers.background.runner import Runner
-from workers.background.tasks import TaskStore
 from workers.cache.flight import Cache
 from workers.cache.opened import open_cache
 from workers.ledger import prices, tokens
@@ -37,7 +33,6 @@ from workers.queue.start import chat_worker, settle_heap
 from workers.queue.worker import LeaseWorker
 from workers.routing.route import reachable
 from workers.scrape import announced
-from workers.turn.calling import Providers
 from workers.turn.late import LateRows
 from workers.turn.recollect import Embedding
 from workers.turn.run import TurnRunner
@@ -89,7 +84,6 @@ async def open_worker(settings: Settings) -> AsyncIterator[LeaseWorker]:
         desk = _Desk(cache)
         money = await stack.enter_async_context(_open_money(settings, commands, pool, desk))
         worker = _wire(settings, commands, pool, agents, models, desk, money)
-        await stack.enter_async_context(_minding_memory(settings, commands, pool, models, worker, money))
         await stack.enter_async_context(observed(settings, worker, commands, pool))
         stack.push_async_callback(worker.close)
         yield worker
@@ -106,30 +100,6 @@ async def _open_money(settings: Settings, commands: Commands, pool: Pool, till: 
     finally:
         await late.aclose()
         await recount.aclose()
-
-
-@contextlib.asynccontextmanager
-async def _minding_memory(
-    settings: Settings,
-    commands: Commands,
-    pool: Pool,
-    models: Mapping[str, OpenModel],
-    worker: LeaseWorker,
-    money: Money,
-) -> AsyncIterator[None]:
-    """Memory's tasks are worked off beside the chats, for as long as the block lasts and there is room."""
-    if settings.memory_tasks == 0:
-        yield
-        return
-    clerk, providers = Clerk(settings.memory_models.split(",")), Providers.of(settings, models)
-    till = TaskTill(commands, money, TurnStore(pool), providers, clerk)
-    runner = Runner(settings, TaskStore(pool), till, lambda: 2 * len(worker.tasks) >= worker.max_jobs)
-    running = asyncio.create_task(runner.run())
-    try:
-        yield
-    finally:
-        running.cancel()
-        await asyncio.wait([running])
 
 
 @contextlib.asynccontextmanager

@@ -103,13 +103,10 @@ CREATE TRIGGER memory_was_taken_in AFTER DELETE ON memory_outbox REFERENCING OLD
 
 -- --- tasks: the worker's side ---------------------------------------------------------------------------------------------
 
--- Up to p_limit due tasks, for p_lease_s. A crash gives them back when that is over.
--- SECURITY DEFINER because a worker sees one tenant at a time and must learn which ones have work: it takes no name and
--- tells names of work only, no content.
+-- Up to p_limit due tasks, of all tenants for switchboard_ops, for p_lease_s. A crash gives them back when that is over.
 CREATE FUNCTION claim_memory_tasks(p_limit integer, p_lease_s double precision) RETURNS SETOF jsonb
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+LANGUAGE plpgsql SET search_path = public, pg_temp AS $$
 BEGIN
-    PERFORM set_config('switchboard.migrating', 'on', true);  -- the caller is not the owner: his policies do not heed it
     RETURN QUERY
         WITH chosen AS (
             SELECT tenant_id, conversation_id, kind FROM memory_tasks
@@ -126,11 +123,8 @@ BEGIN
             'tenant', tenant_id, 'conversation_id', conversation_id, 'kind', kind, 'user_id', user_id,
             'task_id', task_id, 'claim', claim, 'attempt', attempts)
         FROM claimed;
-    PERFORM set_config('switchboard.migrating', '', true);
 END
 $$;
-REVOKE EXECUTE ON FUNCTION claim_memory_tasks(integer, double precision) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION claim_memory_tasks(integer, double precision) TO switchboard_app, switchboard_ops;
 
 -- What a claimed task works on: messages from done_seq on, p_limit at most, the oldest first, and what is known already.
 -- A summary leaves the newest p_keep to be read as they are. NULL: somebody else has claimed it, or it is gone.
@@ -254,22 +248,15 @@ BEGIN
 END
 $$;
 
--- How many tasks are due, and for how long the oldest has been, by kind. SECURITY DEFINER like the claim: sums only.
+-- How many tasks are due, and for how long the oldest has been, by kind.
 CREATE FUNCTION memory_task_load() RETURNS TABLE (kind text, due bigint, failing bigint, oldest_s double precision)
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
-BEGIN
-    PERFORM set_config('switchboard.migrating', 'on', true);
-    RETURN QUERY
-        SELECT k.kind, count(t.due_at), count(t.due_at) FILTER (WHERE t.attempts > 1),
-            coalesce(extract(epoch FROM now() - min(t.due_at)), 0)::double precision
-        FROM (VALUES ('facts'), ('summary')) AS k(kind)
-            LEFT JOIN memory_tasks AS t ON t.kind = k.kind AND t.due_at <= now()
-        GROUP BY k.kind ORDER BY k.kind;
-    PERFORM set_config('switchboard.migrating', '', true);
-END
+LANGUAGE sql STABLE SET search_path = public, pg_temp AS $$
+    SELECT k.kind, count(t.due_at), count(t.due_at) FILTER (WHERE t.attempts > 1),
+        coalesce(extract(epoch FROM now() - min(t.due_at)), 0)::double precision
+    FROM (VALUES ('facts'), ('summary')) AS k(kind)
+        LEFT JOIN memory_tasks AS t ON t.kind = k.kind AND t.due_at <= now()
+    GROUP BY k.kind ORDER BY k.kind
 $$;
-REVOKE EXECUTE ON FUNCTION memory_task_load() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION memory_task_load() TO switchboard_app, switchboard_ops;
 
 -- --- profile and facts ----------------------------------------------------------------------------------------------------
 

@@ -1,5 +1,6 @@
 """A deployment whose messages are taken into memory by the test, and whose tasks are worked off when it says so."""
 
+import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -8,9 +9,11 @@ import pytest
 
 from ops.stack.standin import Standin
 from shared.config import Settings
+from shared.db import open_pool
 from tests.conftest import Database
 from tests.turn.conftest import settings as settings  # noqa: PLC0414 - a fixture, used by its name
 from tests.turn.deployment import TENANT, Deployment
+from workers.background.opened import memory_minded
 
 
 class Remembering(Deployment):
@@ -23,6 +26,18 @@ class Remembering(Deployment):
             record = await self.ended(await self.say(message, conversation=conversation, user=user, **fields))
             replies.append(record.reply or "")
         return replies
+
+    ops: str = ""
+
+    @contextlib.asynccontextmanager
+    async def memory(self, **overrides: Any) -> AsyncIterator[None]:
+        """Tasks are worked off, as in a delivery process."""
+        given = {"memory_tasks": 1, "memory_models": "openai:gpt-5.4-nano", **overrides}
+        settings = self.settings.model_copy(update=given)
+        pool = await open_pool(self.ops, 4, environment="development")
+        async with memory_minded(settings, self.commands, pool):
+            yield
+        await pool.close()
 
     async def take_in(self) -> None:
         """As the writer of memory does when it has the messages: its outbox is empty, so the tasks become due."""
@@ -52,9 +67,8 @@ class Remembering(Deployment):
 
 @pytest.fixture
 async def deployment(settings: Settings, database: Database, standin: Standin) -> AsyncIterator[Remembering]:
-    """Tasks run when a test starts a worker with `memory_tasks`, or calls `Runner.once`."""
-    own = settings.model_copy(update={"memory_tasks": 0, "memory_models": "openai:gpt-5.4-nano"})
-    async with Remembering.open(own, database, standin) as opened:
+    async with Remembering.open(settings, database, standin) as opened:
         assert isinstance(opened, Remembering)
+        opened.ops = database.ops
         yield opened
         await opened.check_money()

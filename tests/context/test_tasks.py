@@ -29,6 +29,7 @@ async def calls(deployment: Remembering, kind: str) -> list[dict[str, Any]]:
 
 
 async def long_talk(deployment: Remembering, turns: int = 11) -> None:
+    await deployment.memory_settings(facts=False)
     async with deployment.worker():
         await deployment.talk(*(f"message {n}" for n in range(turns)))
     await deployment.take_in()
@@ -39,7 +40,7 @@ async def test_a_long_conversation_is_summed_up_but_for_its_newest_messages(
 ) -> None:
     await deployment.behave(SHOES, {"reply": "{previous}."})
     await long_talk(deployment)
-    async with deployment.worker(memory_tasks=1):
+    async with deployment.worker(), deployment.memory():
         made = await eventually(deployment.summary)
         assert (made["body"], made["upto_seq"], made["user_id"]) == ("They talked about shoes.", 12, "u1")
         await eventually(lambda: idle(deployment, "summary"))
@@ -75,11 +76,11 @@ async def test_the_next_summary_is_made_of_the_last_one_and_what_came_since(
 ) -> None:
     await deployment.behave(SHOES)
     await long_talk(deployment)
-    async with deployment.worker(memory_tasks=1):
+    async with deployment.worker(), deployment.memory():
         await eventually(deployment.summary)
     await deployment.behave({"model": NANO, "reply": "{last}"})
     await long_talk(deployment)
-    async with deployment.worker(memory_tasks=1):
+    async with deployment.worker(), deployment.memory():
 
         async def later() -> dict[str, Any] | None:
             found = await deployment.summary()
@@ -97,7 +98,7 @@ async def test_too_much_for_one_call_is_summed_up_in_several(deployment: Remembe
     async with deployment.worker():
         await deployment.talk(*(f"message {n} " + "lorem ipsum " * 400 for n in range(18)))
     await deployment.take_in()
-    async with deployment.worker(memory_tasks=1):
+    async with deployment.worker(), deployment.memory():
 
         async def all_of_it() -> dict[str, Any] | None:
             found = await deployment.summary()
@@ -115,12 +116,12 @@ async def test_a_failure_keeps_the_old_summary_and_is_tried_again_later(
 ) -> None:
     await deployment.behave(SHOES)
     await long_talk(deployment)
-    async with deployment.worker(memory_tasks=1):
+    async with deployment.worker(), deployment.memory():
         await eventually(deployment.summary)
         await eventually(lambda: idle(deployment, "summary"))
     await deployment.behave({"model": NANO, "faults": [{"status": 500}], "reply": "Newer."}, {})
     await long_talk(deployment)
-    async with deployment.worker(memory_tasks=1):
+    async with deployment.worker(), deployment.memory():
 
         async def failed() -> dict[str, Any] | None:
             task = await deployment.task("summary")
@@ -147,16 +148,17 @@ async def test_a_killed_workers_task_is_done_by_another_one_and_every_call_is_pa
 ) -> None:
     await deployment.behave({**SHOES, "faults": ["hang"]}, {})
     await long_talk(deployment)
-    environment = environment_of(deployment.settings.model_copy(update={"memory_tasks": 1}))
-    process = await asyncio.create_subprocess_exec(sys.executable, "-m", "ops", "worker", env=environment)
+    environment = environment_of(deployment.settings) | {"SWITCHBOARD_OPS_DATABASE_URL": deployment.ops}
+    process = await asyncio.create_subprocess_exec(sys.executable, "-m", "ops", "delivery", env=environment)
     try:
         await eventually(lambda: deployment.commands.redis.keys("sb:calls:*"), timeout_s=30)
     finally:
         process.send_signal(signal.SIGKILL)
         await process.wait()
     assert await deployment.summary() is None
+    await deployment.behave(SHOES)
     await deployment.books.execute("UPDATE memory_tasks SET lease_until = now()")
-    async with deployment.worker(memory_tasks=1):
+    async with deployment.worker(), deployment.memory():
         made = await eventually(deployment.summary)
         await eventually(lambda: idle(deployment, "summary"))
     assert made["body"] == "They talked about shoes."
@@ -171,7 +173,7 @@ async def test_a_worker_that_leaves_gives_its_task_back_at_once(
 ) -> None:
     await deployment.behave({**SHOES, "faults": ["hang"]}, {})
     await long_talk(deployment)
-    async with deployment.worker(memory_tasks=1, drain_s=0.1):
+    async with deployment.memory(drain_s=0.1):
         await eventually(lambda: deployment.commands.redis.keys("sb:calls:*"))
     task = await deployment.task("summary")
     assert task["lease_until"] is None
@@ -189,7 +191,7 @@ async def test_a_budget_that_is_spent_puts_the_work_off(deployment: Remembering,
         task = await deployment.task("summary")
         return task if task["error"] else None
 
-    async with deployment.worker(memory_tasks=1):
+    async with deployment.worker(), deployment.memory():
         task = await eventually(put_off)
     assert msgspec.json.decode(task["error"])["code"] == "budget_exhausted"
     now = await deployment.books.fetchval("SELECT now()")
@@ -198,17 +200,18 @@ async def test_a_budget_that_is_spent_puts_the_work_off(deployment: Remembering,
 
 
 async def test_a_busy_provider_is_left_to_the_chats(deployment: Remembering, eventually: Eventually) -> None:
-    await long_talk(deployment)
-    await deployment.behave({"match": "slow", "latency_ms": 400}, {})
-    async with deployment.worker(openai_concurrency=1):
+    await deployment.memory_settings(facts=False)
+    await deployment.behave({"match": "slow", "latency_ms": 1_500}, {})
+    async with deployment.worker(openai_concurrency=1), deployment.memory(openai_concurrency=1):
+        await deployment.talk(*(f"message {n}" for n in range(11)))
         slow = await deployment.say("slow", conversation="c2", user=None)
         await eventually(lambda: deployment.commands.redis.exists("sb:provider:openai:calls"))
-        async with deployment.worker(openai_concurrency=1, memory_tasks=1, queue="other"):
+        await deployment.take_in()
 
-            async def refused() -> bool:
-                return (await deployment.task("summary"))["error"] is not None
+        async def refused() -> bool:
+            return bool((await deployment.task("summary"))["error"])
 
-            await eventually(refused)
+        await eventually(refused)
         assert (await deployment.ended(slow)).state == "succeeded"
     assert await calls(deployment, "summary") == []
 
@@ -217,7 +220,7 @@ async def test_what_a_user_tells_is_kept_with_its_source_and_shown_to_the_model(
     deployment: Remembering, eventually: Eventually
 ) -> None:
     await deployment.behave({"model": "gpt-5.4-mini", "reply": "{previous}"}, {})
-    async with deployment.worker(memory_tasks=1):
+    async with deployment.worker(), deployment.memory():
         await deployment.talk("Hello, my name is Ada and I live in Lisbon. I like short answers.")
         await deployment.take_in()
         task = await deployment.task("facts")
@@ -246,7 +249,7 @@ async def test_what_a_user_tells_is_kept_with_its_source_and_shown_to_the_model(
 async def test_what_changes_closes_what_was_and_nothing_is_overwritten(
     deployment: Remembering, eventually: Eventually
 ) -> None:
-    async with deployment.worker(memory_tasks=1):
+    async with deployment.worker(), deployment.memory():
         for text in ("I live in Lisbon.", "I now live in Porto.", "As I said, I live in Porto."):
             await deployment.talk(text)
             await deployment.take_in()
@@ -263,7 +266,7 @@ async def test_what_is_found_late_is_history_already(deployment: Remembering, ev
         await deployment.talk("I live in Lisbon.", conversation="older")
         await deployment.talk("I live in Porto.", conversation="newer")
     await deployment.take_in()
-    async with deployment.worker(memory_tasks=1):
+    async with deployment.worker(), deployment.memory():
         for conversation in ("newer", "older"):
             due = "UPDATE memory_tasks SET due_at = now() WHERE conversation_id = $1 AND kind = 'facts'"
             await deployment.books.execute(due, conversation)
@@ -283,7 +286,7 @@ async def test_an_answer_that_is_none_is_given_up_and_later_messages_still_count
     await deployment.behave(
         {"model": NANO, "match": "nonsense", "reply": "I'd rather not."}, {"model": MINI, "reply": "yes"}, {}
     )
-    async with deployment.worker(memory_tasks=1):
+    async with deployment.worker(), deployment.memory():
         await deployment.talk("nonsense")
         await deployment.take_in()
         for _ in range(runner.MAX_ATTEMPTS):
@@ -324,7 +327,7 @@ async def test_somebody_without_a_name_is_summed_up_and_no_more(deployment: Reme
 async def test_a_disabled_tenants_tasks_ask_no_model(deployment: Remembering, eventually: Eventually) -> None:
     await long_talk(deployment)
     await deployment.books.execute("UPDATE tenants SET disabled_at = now() WHERE tenant_id = $1", TENANT)
-    async with deployment.worker(memory_tasks=1):
+    async with deployment.worker(), deployment.memory():
         await eventually(lambda: idle(deployment, "summary"))
     assert await calls(deployment, "summary") == []
     assert await deployment.summary() is None

@@ -6,7 +6,6 @@ look. What an earlier claim left open is booked and settled first, as a turn's n
 
 import contextlib
 from collections.abc import AsyncIterator, Collection, Sequence
-from dataclasses import replace
 
 from agents.api import Agent, Completion, Prompt
 from shared import keys
@@ -15,7 +14,7 @@ from shared.redis import Commands
 from shared.wire import TurnPayload
 from workers.background.tasks import Material, Task
 from workers.ledger.book import Amount, LedgerRow, read_row
-from workers.ledger.purse import Purse, Settlement
+from workers.ledger.purse import Settlement
 from workers.queue.scripts import Claimed
 from workers.turn.calling import Calling, Providers
 from workers.turn.spending import Money, Spending
@@ -41,7 +40,7 @@ class Till:
 
     def __init__(self, commands: Commands, money: Money, store: TurnStore, providers: Providers, clerk: Clerk) -> None:
         self._commands, self._store, self._providers, self._clerk = commands, store, providers, clerk
-        self._money = replace(money, till=Purse(commands, keys.BACKGROUND))
+        self._money = money
 
     @contextlib.asynccontextmanager
     async def opened(self, task: Task, material: Material, lease_s: float) -> AsyncIterator["Account"]:

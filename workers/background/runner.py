@@ -1,14 +1,13 @@
-"""Works off memory's tasks in a worker process, a few at a time: claim → look → ask → write → end.
+"""Works off memory's tasks in a delivery process, a few at a time: claim → look → ask → write → end.
 
 Killed anywhere, the task is due again when its lease is over, and its next claim books what was paid for. A failure
-keeps what there is: the old summary, the facts of before. Chats wait for none of it: a process with chats enough claims
-no task, and a provider that is busy is not waited for.
+keeps what there is: the old summary, the facts of before. Chats wait for none of it: it
+runs in the delivery process, and a provider that is busy is not waited for.
 """
 
 import asyncio
 import contextlib
 import random
-from collections.abc import Callable
 from functools import partial
 from typing import Literal, TypeAlias, assert_never
 
@@ -40,10 +39,10 @@ _BOOK_S = 2.0
 
 
 class Runner:
-    """`crowded` says whether this process has chats enough to do."""
+    """One per process."""
 
-    def __init__(self, settings: Settings, store: TaskStore, till: Till, crowded: Callable[[], bool]) -> None:
-        self._store, self._till, self._crowded = store, till, crowded
+    def __init__(self, settings: Settings, store: TaskStore, till: Till) -> None:
+        self._store, self._till = store, till
         self._slots, self._drain_s = settings.memory_tasks, settings.drain_s
         self._slice_tokens = settings.context_tokens // 3
         self._lease_s = settings.model_timeout_s + LEASE_MARGIN_S
@@ -61,15 +60,9 @@ class Runner:
         finally:
             await self._leave()
 
-    async def once(self) -> int:
-        """Works off what is due now; how many tasks that were."""
-        claimed = await self._claimed()
-        await asyncio.gather(*(self._work(task) for task in claimed))
-        return len(claimed)
-
     async def _claimed(self) -> list[Task]:
         free = self._slots - len(self._running)
-        if free <= 0 or self._crowded():
+        if free <= 0:
             return []
         try:
             return await self._store.claim(free, self._lease_s)

@@ -22,6 +22,7 @@ from shared.telemetry.metrics import vitals
 from sql import queries
 from workers.alerts.judge import Judge
 from workers.alerts.watch import watch
+from workers.background.opened import memory_minded
 from workers.delivery.books import DeliveryBooks
 from workers.delivery.courier import Courier
 from workers.delivery.mail import Mailer
@@ -72,6 +73,7 @@ async def open_courier(settings: Settings, *, lookup: Lookup | None = None) -> A
         await stack.enter_async_context(vitals(lambda: [commands], lambda: [pool]))
         address = await stack.enter_async_context(serving(settings, lambda: ("courier", courier.state), pool))
         await stack.enter_async_context(announced(commands, NAME, address))
+        await stack.enter_async_context(memory_minded(settings, commands, pool))
         watching = asyncio.create_task(watch(pool, Judge(pool, DeploymentBudgets.of(settings))))
         try:
             yield courier
