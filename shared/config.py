@@ -255,6 +255,10 @@ class Settings(BaseSettings):
     alert_from: Annotated[str, Field(pattern=r"^[^@\s]+@[^@\s]+$")] = "switchboard@localhost"
     """Sender of e-mails."""
 
+    # memory
+    memory_writer: bool = True
+    """Whether a delivery process takes what was said into memory, too; what nobody takes in waits."""
+
     # the response cache
     cache_ttl_s: Annotated[int, Field(ge=0, le=86_400)] = 300
     """How long an answer is given again to the same question, unless its tenant says otherwise. 0: no cache at all."""

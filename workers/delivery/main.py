@@ -1,7 +1,7 @@
-"""Wiring of a delivery process: settings in, replies and alerts out. Called by `switchboard delivery`.
+"""Wiring of a delivery process: settings in, replies and alerts out, memory written. Called by `switchboard delivery`.
 
-It needs the role switchboard_ops: deliveries of all tenants wait in one table. It asks Redis at its start, and tells it
-where its numbers are; it sends on while Redis is away.
+It needs the role switchboard_ops: deliveries of all tenants wait in one table, and so does what memory has to take in.
+It asks Redis at its start, and tells it where its numbers are; it sends on while Redis is away.
 """
 
 import asyncio
@@ -30,6 +30,7 @@ from workers.delivery.post import Poster
 from workers.delivery.resolve import Lookup, Resolver
 from workers.delivery.send import Sender
 from workers.delivery.signing import Signer
+from workers.memory.writer import writing
 from workers.probes import serving
 from workers.scrape import announced
 
@@ -74,6 +75,8 @@ async def open_courier(settings: Settings, *, lookup: Lookup | None = None) -> A
         address = await stack.enter_async_context(serving(settings, lambda: ("courier", courier.state), pool))
         await stack.enter_async_context(announced(commands, NAME, address))
         await stack.enter_async_context(memory_minded(settings, commands, pool))
+        if settings.memory_writer:
+            await stack.enter_async_context(writing(pool))
         watching = asyncio.create_task(watch(pool, Judge(pool, DeploymentBudgets.of(settings))))
         try:
             yield courier
