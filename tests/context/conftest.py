@@ -14,6 +14,7 @@ from tests.conftest import Database
 from tests.turn.conftest import settings as settings  # noqa: PLC0414 - a fixture, used by its name
 from tests.turn.deployment import TENANT, Deployment
 from workers.background.opened import memory_minded
+from workers.memory.writer import MemoryWriter
 
 
 class Remembering(Deployment):
@@ -40,8 +41,12 @@ class Remembering(Deployment):
         await pool.close()
 
     async def take_in(self) -> None:
-        """As the writer of memory does when it has the messages: its outbox is empty, so the tasks become due."""
-        await self.books.execute("DELETE FROM memory_outbox")
+        """What was said is in memory, so that tasks are due."""
+        pool = await open_pool(self.ops, 1, environment="development")
+        taken = MemoryWriter(pool)
+        while await taken.step():
+            pass
+        await pool.close()
 
     async def hurry(self) -> None:
         """Nobody waits for a quiet minute."""
