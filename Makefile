@@ -9,7 +9,7 @@ LOCK := $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 -
 	--no-emit-index-url --no-header --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-pgbouncer chaos bench check deploy-check lock clean
+.PHONY: help setup run test test-pgbouncer chaos bench bench-memory bench-memory-scale check deploy-check lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +38,12 @@ chaos: setup ## kill, freeze and cut everything under load, e.g. make chaos ARGS
 
 bench: setup ## measure the queue beside stock arq, e.g. make bench ARGS="noop --fsync always"
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+bench-memory: setup ## what memory finds on LoCoMo: make bench-memory DATA=…/locomo10.json
+	@$(BIN)/python -m benchmarks.memory --data "$(DATA)" $(ARGS)
+
+bench-memory-scale: setup ## how fast it is with a million memories of a thousand tenants
+	@$(BIN)/python -m benchmarks.memory --scale $(ARGS)
 
 check: setup ## lint, format, types, and who may import whom
 	$(BIN)/ruff check .

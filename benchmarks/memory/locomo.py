@@ -1,7 +1,7 @@
 """The LoCoMo set: ten long conversations of two people, questions about them, and the turns that answer each.
 
-`data/locomo10.json` of github.com/snap-research/LoCoMo (exact case), CC BY-NC 4.0: given by path, never copied. Categories
-as they are counted there: 1 multi-hop 282, 2 temporal 321, 3 open-domain 96, 4 single-hop 841, 5 adversarial 446.
+`data/locomo10.json` of github.com/snap-research/LoCoMo (exact case), CC BY-NC 4.0: given by path, never copied.
+Categories by their counts: 1 multi-hop 282, 2 temporal 321, 3 open-domain 96, 4 single-hop 841, 5 adversarial 446.
 """
 
 import re

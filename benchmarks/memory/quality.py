@@ -1,8 +1,8 @@
 """Recall on LoCoMo through the product's own writer and `recall`, with the local embedding model; `make bench-memory`.
 
-Each conversation is a user of a tenant of his own, each of its sessions a conversation; everything is said again through
-the outbox, embedded, and then every question is asked. Nothing is tuned per conversation. Beside it what full text and
-vectors find by themselves in the same rows.
+Each conversation is a user of a tenant of his own, each of its sessions a conversation; everything is said again
+through the outbox, embedded, and then every question is asked. Nothing is tuned per conversation. Beside it what full
+text and vectors find by themselves in the same rows.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence

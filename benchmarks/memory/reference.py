@@ -89,7 +89,7 @@ def _dot(a: Sequence[float], b: Sequence[float]) -> float:
 
 
 def _weigh(items: Sequence[Item], asked: frozenset[int]) -> None:
-    """BM25 with k1 = 1.2, b = 0.4 over these items, each word counted once; then both signals in standard deviations."""
+    """BM25 with k1 = 1.2, b = 0.4 over these items, each word counted once; then both in standard deviations."""
     if not items:
         return
     length = sum(item.length for item in items) / len(items)

@@ -1,8 +1,8 @@
 """A million memories over a thousand tenants: how large they are, how fast they are written, and how fast recalled.
 
 They are put there by SQL alone, interleaved as they would come in, with random words and vectors. Then the product's
-writer adds 10,000 messages, and questions are asked one after the other, of users with 1,000 messages and of one who has
-25,000. What recall finds is held against a ranking in plain Python, which looks at everything.
+writer adds 10,000 messages, and questions are asked one after the other, of users with 1,000 messages and of one who
+has 25,000. What recall finds is held against a ranking in plain Python, which looks at everything.
 """
 
 import random
@@ -27,23 +27,26 @@ QUESTIONS = 200
 COMPARED = 5
 """Questions whose first ten are held against the reference's, of each kind of user."""
 WORDS = 5_000
+POOL = 20_000
+"""Different sentences and vectors, of which items are put together."""
 
 FILL = """
 SET session_replication_role = replica;  -- no foreign keys: the rows are consistent by construction
 CREATE UNLOGGED TABLE pool AS
 SELECT n, body, cardinality(words) AS words, memory_terms(words) AS terms, embedding
-FROM generate_series(0, 19999) AS n
+FROM generate_series(0, {pool} - 1) AS n
 CROSS JOIN LATERAL (
     SELECT string_agg('w' || floor({words} * power(random(), 3))::integer || 'x', ' ') AS body
     FROM generate_series(1, 12 + 0 * n)) AS said
 CROSS JOIN LATERAL memory_words(body) AS words
 CROSS JOIN LATERAL (
-    SELECT array_agg(random() - 0.5)::real[]::halfvec AS embedding FROM generate_series(1, {dimensions} + 0 * n)) AS meant;
+    SELECT array_agg(random() - 0.5)::real[]::halfvec AS embedding
+    FROM generate_series(1, {dimensions} + 0 * n)) AS meant;
 CREATE INDEX ON pool (n);
 CREATE UNLOGGED TABLE plan AS
 SELECT 't' || t AS tenant_id, i AS seq, (i * ({tenants} + 1) + t) * 2 AS item_id,
     ((i - 1) / 4 * 4 + 1) * ({tenants} + 1) * 2 + t * 2 + 1 AS chunk_id, i % 4 = 1 AS begins,
-    floor(random() * 20000)::integer AS a, floor(random() * 20000)::integer AS b
+    floor(random() * {pool})::integer AS a, floor(random() * {pool})::integer AS b
 FROM generate_series(0, {tenants}) AS t
 CROSS JOIN LATERAL generate_series(1, CASE t WHEN 0 THEN {large} ELSE {each} END) AS i
 ORDER BY i::float / CASE t WHEN 0 THEN {large} ELSE {each} END, random();
@@ -57,17 +60,18 @@ INSERT INTO memory_items (tenant_id, user_id, item_id, kind, conversation_id, se
     speaker, chars, tokens, words, terms, said_at)
 SELECT tenant_id, 'u', item_id, 'piece', 'c', seq, seq, chunk_id,
     CASE WHEN seq > 1 THEN item_id - ({tenants} + 1) * 2 END, CASE seq % 2 WHEN 1 THEN 'user' ELSE 'assistant' END,
-    CASE seq % 2 WHEN 1 THEN 'User' ELSE 'support' END, length(body), 30, words, terms, now() FROM plan JOIN pool ON n = a;
+    CASE seq % 2 WHEN 1 THEN 'User' ELSE 'support' END, length(body), 30, words, terms, now()
+FROM plan JOIN pool ON n = a;
 INSERT INTO memory_items (tenant_id, user_id, item_id, kind, conversation_id, seq, seq_to, previous_id, tokens, words,
     terms, said_at)
 SELECT tenant_id, 'u', chunk_id, 'chunk', 'c', seq, seq + 3,
     CASE WHEN seq > 1 THEN chunk_id - 8 * ({tenants} + 1) END, 120, words, terms, now()
 FROM plan JOIN pool ON n = b WHERE begins;
 INSERT INTO memory_embeddings (tenant_id, user_id, model_id, item_id, embedding)
-SELECT tenant_id, 'u', 1, item_id, a.embedding + b.embedding
+SELECT tenant_id, 'u', 1, item_id, l2_normalize(a.embedding + b.embedding)
 FROM plan JOIN pool AS a ON a.n = a JOIN pool AS b ON b.n = b;
 INSERT INTO memory_embeddings (tenant_id, user_id, model_id, item_id, embedding)
-SELECT tenant_id, 'u', 1, chunk_id, a.embedding - b.embedding
+SELECT tenant_id, 'u', 1, chunk_id, l2_normalize(a.embedding - b.embedding)
 FROM plan JOIN pool AS a ON a.n = a JOIN pool AS b ON b.n = b WHERE begins;
 DROP TABLE plan;
 VACUUM ANALYZE;
@@ -89,7 +93,9 @@ async def fill_and_ask(size: Size, progress: Say) -> list[Row]:
         progress(f"filling: {size.memories:,} messages of {size.tenants:,} tenants, {LARGE:,} of one more …")
         began_s = time.perf_counter()
         each = size.memories // size.tenants
-        script = FILL.format(tenants=size.tenants, each=each, large=LARGE, dimensions=DIMENSIONS, words=WORDS)
+        script = FILL.format(
+            tenants=size.tenants, each=each, large=LARGE, dimensions=DIMENSIONS, words=WORDS, pool=POOL
+        )
         superuser_sql(f"\\connect switchboard\n{script}")
         rows = [("filled by SQL in", f"{time.perf_counter() - began_s:.0f} s"), *await _sizes(ops)]
         progress("writing …")

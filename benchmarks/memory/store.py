@@ -1,6 +1,7 @@
 """A PostgreSQL of the benchmark's own, filled the way turns fill it: messages and outbox, then the product's writer."""
 
 import asyncio
+import os
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -33,9 +34,9 @@ class Line(NamedTuple):
 
 @asynccontextmanager
 async def open_database(shared_buffers: str = "512MB") -> AsyncIterator[tuple[Pool, Pool, Callable[[str], None]]]:
-    """Pools of the roles ops and app on a migrated database that is gone afterwards, and what runs a superuser's script."""
+    """Pools of the roles ops and app on a migrated database that is gone afterwards; what runs a superuser's script."""
     with tempfile.TemporaryDirectory(prefix="switchboard-bench-") as name:
-        Path(name).chmod(0o711)  # for root: its servers run as another user
+        os.chmod(name, 0o711)  # noqa: PTH101, S103 - for root: its servers run as another user
         with DataDirectory(Path(name)) as directory:
             postgres = start_postgres(directory, settings={**FAST, "shared_buffers": shared_buffers})
             try:
@@ -100,7 +101,8 @@ async def write_all(ops: Pool) -> None:
 async def add_model(ops: Pool, name: str, dimensions: int, floor: float) -> int:
     """A serving model; its id."""
     model: int = await ops.fetchval(
-        "INSERT INTO embedding_models (name, dimensions, floor, state) VALUES ($1, $2, $3, 'active') RETURNING model_id",
+        "INSERT INTO embedding_models (name, dimensions, floor, state) VALUES ($1, $2, $3, 'active') "
+        "RETURNING model_id",
         name, dimensions, floor,
     )  # fmt: skip
     return model

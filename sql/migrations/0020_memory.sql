@@ -45,28 +45,29 @@ CREATE SEQUENCE memory_blocks INCREMENT 16777216;
 -- A piece of a message (the whole of it, or one of the parts of a long one), or a chunk: neighbouring pieces of one
 -- conversation, of about 150 tokens together. A chunk's text begins with the piece before its first one.
 CREATE TABLE memory_items (
+    -- What recall reads of every item comes first: columns cost what stands before them.
+    item_id bigint NOT NULL,
+    words integer NOT NULL CHECK (words >= 0),  -- different ones
+    asks boolean NOT NULL DEFAULT false,  -- ends with a question: what comes after it answers
+    kind text NOT NULL CHECK (kind IN ('piece', 'chunk')),
+    role text CHECK (role IN ('user', 'assistant')),
+    chunk_id bigint,  -- a piece's chunk
+    previous_id bigint,  -- of the same kind, before it in the conversation, in the same sitting
+    expires_at timestamptz,
+    speaker text NOT NULL DEFAULT '',  -- how whoever said it is called in texts
+    terms sparsevec(1000000000) NOT NULL,  -- 1 for each of its words, at the word's hash
     tenant_id text NOT NULL,
     user_id text NOT NULL,
-    item_id bigint NOT NULL,
-    kind text NOT NULL CHECK (kind IN ('piece', 'chunk')),
     conversation_id text NOT NULL,
     seq bigint NOT NULL,  -- of its message; a chunk's first
     seq_to bigint NOT NULL,
     part smallint NOT NULL DEFAULT 0 CHECK (part >= 0),  -- of a message in several parts
-    chunk_id bigint,  -- a piece's chunk
-    previous_id bigint,  -- of the same kind, before it in the conversation, in the same sitting
-    role text CHECK (role IN ('user', 'assistant')),
-    speaker text NOT NULL DEFAULT '',  -- how whoever said it is called in texts
-    asks boolean NOT NULL DEFAULT false,  -- ends with a question: what comes after it answers
     char_from integer NOT NULL DEFAULT 1 CHECK (char_from >= 1),  -- the piece within its message's body, in characters
     chars integer NOT NULL DEFAULT 0 CHECK (chars >= 0),
     tokens integer NOT NULL CHECK (tokens >= 0),  -- of a chunk: of its pieces
-    words integer NOT NULL CHECK (words >= 0),  -- different ones
-    terms sparsevec(1000000000) NOT NULL,  -- 1 for each of its words, at the word's hash
     version integer NOT NULL DEFAULT 1,  -- of a chunk's text, which grows
     said_at timestamptz NOT NULL,
     created_at timestamptz NOT NULL DEFAULT now(),
-    expires_at timestamptz,
     PRIMARY KEY (tenant_id, user_id, item_id),
     CONSTRAINT memory_items_once UNIQUE (tenant_id, conversation_id, seq, part, kind),
     CONSTRAINT pieces_have_a_chunk CHECK ((kind = 'piece') = (chunk_id IS NOT NULL)),
@@ -77,10 +78,10 @@ REVOKE INSERT, UPDATE, DELETE ON memory_items FROM switchboard_app;
 
 -- halfvec without a dimension: of whatever model; of unit length, so that the inner product is the cosine. Vectors stay in their row: out of line a scan takes 2.4 times as long.
 CREATE TABLE memory_embeddings (
+    item_id bigint NOT NULL,
+    model_id smallint NOT NULL REFERENCES embedding_models,
     tenant_id text NOT NULL,
     user_id text NOT NULL,
-    model_id smallint NOT NULL REFERENCES embedding_models,
-    item_id bigint NOT NULL,
     embedding halfvec NOT NULL,
     PRIMARY KEY (tenant_id, user_id, model_id, item_id),
     FOREIGN KEY (tenant_id, user_id, item_id) REFERENCES memory_items ON DELETE CASCADE

@@ -121,9 +121,10 @@ BEGIN
 END
 $$;
 
--- The best pieces that p_tokens have room for, p_limit at most, as {mode, items, hits}; mode: by words, by meaning too
--- (`both`), or `nothing` to search for or in. What stands in the prompt already, p_conversation from p_from_seq on, is
--- left out. A question without an embedding, or with one of a model that does not serve, is searched by its words.
+-- The best pieces that p_tokens have room for, p_limit at most, as {mode, items, hits}: how it was searched, by `words` or
+-- `both`, and how many pieces the user has (0 when none was like the question). What stands in the prompt already,
+-- p_conversation from p_from_seq on, is left out. A question without an embedding, or with one of a model that does not
+-- serve, is searched by its words.
 CREATE FUNCTION recall(
     p_tenant text, p_user text, p_query text, p_model smallint, p_embedding halfvec, p_tokens integer, p_limit integer,
     p_conversation text, p_from_seq bigint) RETURNS jsonb
@@ -159,7 +160,7 @@ BEGIN
             'meaning', round(v_found.meaning::numeric, 4));
     END LOOP;
     RETURN jsonb_build_object(
-        'mode', CASE WHEN v_pieces = 0 THEN 'nothing' WHEN v_by_meaning THEN 'both' ELSE 'words' END,
+        'mode', CASE WHEN v_by_meaning THEN 'both' ELSE 'words' END,
         'items', v_pieces, 'hits', to_jsonb(v_hits));
 END
 $$;

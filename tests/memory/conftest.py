@@ -44,6 +44,14 @@ class Memory:
         )  # fmt: skip
         await self.app.fetchrow(queries["commit_turn"], tenant, jsonb(turn))
 
+    async def know(self, name: str) -> None:
+        """The user's name stands in the profile."""
+        await self.ops.execute(
+            "INSERT INTO users (tenant_id, user_id, created_at, profile) "
+            "VALUES ($1, $2, now(), jsonb_build_object('name', $3::text))",
+            TENANT, USER, name,
+        )  # fmt: skip
+
     async def write(self) -> None:
         while await self.writer.step():
             pass
@@ -88,7 +96,8 @@ class Memory:
     async def items(self, kind: str = "piece") -> list[Any]:
         """Of everybody, in the order in which they were said."""
         return await self.ops.fetch(
-            "SELECT i.*, item_text(i) AS text FROM memory_items AS i WHERE kind = $1 ORDER BY conversation_id, seq, part",
+            "SELECT i.*, item_text(i) AS text FROM memory_items AS i WHERE kind = $1 "
+            "ORDER BY conversation_id, seq, part",
             kind,
         )
 

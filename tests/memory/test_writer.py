@@ -101,9 +101,7 @@ async def test_blanks_and_users_without_a_name_leave_no_trace(memory: Memory) ->
 
 
 async def test_the_name_that_is_known_is_the_speakers(memory: Memory) -> None:
-    await memory.ops.execute(
-        "INSERT INTO users (tenant_id, user_id, created_at, profile) VALUES ('acme', 'ann', now(), '{\"name\": \"Ann\"}')"
-    )
+    await memory.know("Ann")
     await memory.say("I moved to Bern.")
     await memory.write()
 
