@@ -193,7 +193,7 @@ def standin_process(stack_directory: DataDirectory) -> Iterator[Standin]:
 async def standin(standin_process: Standin) -> Standin:
     """The run's stand-in model server with default behaviour and empty books."""
     async with httpx.AsyncClient(base_url=standin_process.url) as client:
-        for path in ("/_behaviour", "/_served"):
+        for path in ("/_behaviour", "/_served", "/messengers/_served"):
             (await client.delete(path)).raise_for_status()
     return standin_process
 

@@ -1,6 +1,6 @@
 """Recall's ranking once more, in plain Python over all of a user's items: nothing prefiltered, nothing clever.
 
-What `rank_memory` (sql/migrations/0021_recall.sql) finds is held against it, by the tests and by the scale benchmark.
+What `rank_memory` (sql/migrations/0027_recall.sql) finds is held against it, by the tests and by the scale benchmark.
 """
 
 import math

@@ -2,9 +2,11 @@
 
 import json
 from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import asyncpg
 import pytest
 
 from shared.db import Pool, jsonb, open_pool
@@ -25,6 +27,15 @@ class Memory:
     ops: Pool
     app: Pool
     writer: MemoryWriter
+    superuser_dsn: str
+
+    @asynccontextmanager
+    async def superuser(self) -> AsyncIterator[asyncpg.Connection]:
+        connection = await asyncpg.connect(self.superuser_dsn)
+        try:
+            yield connection
+        finally:
+            await connection.close()
 
     async def say(
         self,
@@ -111,6 +122,6 @@ class Memory:
 async def memory(database: Database) -> AsyncIterator[Memory]:
     ops = await open_pool(database.ops, 4, environment="production")
     app = await open_pool(database.app, 2, environment="production")
-    yield Memory(ops, app, MemoryWriter(ops))
+    yield Memory(ops, app, MemoryWriter(ops), database.superuser)
     await ops.close()
     await app.close()

@@ -54,6 +54,26 @@ async def test_the_ranking_is_that_of_the_plain_reference(memory: Memory, seed: 
         assert [scores[row["item_id"]] for row in found] == pytest.approx([row["score"] for row in found], abs=0.02)
 
 
+async def test_of_a_user_with_very_many_messages_the_likely_chunks_are_looked_at(memory: Memory) -> None:
+    """With bounds of 3 and 2 instead of 1,000 and 300: what stands out by words or meaning is found all the same."""
+    model = await fill(memory, 5, 45)
+    await memory.say("The harpsichordist arrived.", "Good.", conversation="music")
+    await memory.say("Rex barks at the postman.", "Oh dear.", conversation="pets")
+    await memory.write()
+    await memory.embed(model, {"Rex": [0, 0, 0, 0, 0, 0, 0, 1]}, default=[1, 0, 0, 0, 0, 0, 0, 0])
+    async with memory.superuser() as connection:
+        source = await connection.fetchval("SELECT pg_get_functiondef('shortlist_memory'::regproc)")
+        assert [source.count(bound) for bound in ("<= 1000", "LIMIT 1001", "LIMIT 300")] == [1, 1, 2]
+        few = source.replace("<= 1000", "<= 3").replace("LIMIT 1001", "LIMIT 4").replace("LIMIT 300", "LIMIT 2")
+        await connection.execute(few)
+
+    vector = [0, 0, 0, 0, 0, 0, 0.1, 1]
+    found = await memory.recall("Which harpsichordist?", model=model, vector=vector, limit=100)
+    assert {"The harpsichordist arrived.", "Rex barks at the postman."} <= {hit["text"] for hit in found["hits"][:4]}
+    assert 4 <= found["items"] < len(await memory.items())
+    assert (await memory.recall("harpsichordist"))["hits"][0]["text"] == "The harpsichordist arrived."
+
+
 async def test_what_was_said_is_found_by_its_words_before_it_has_a_vector(memory: Memory) -> None:
     await memory.model()
     await memory.say("My dog is called Rex.", "Noted.")
@@ -279,7 +299,7 @@ async def test_recall_reads_the_users_rows_by_their_key_and_no_others(memory: Me
 
 async def fill_bulk(memory: Memory, tenant: str, messages: int) -> None:
     for number in range(messages // 40):
-        reply = " ".join(f"Part {part} of it is here, and it is long enough to be cut. " * 9 for part in range(20))
+        reply = " ".join(f"Part {part} of it is here, and it is long enough to be cut. " * 9 for part in range(8))
         await memory.say("Tell me more?", reply, tenant=tenant, user="u", conversation=f"c{number}")
     await memory.write()
 

@@ -1,4 +1,4 @@
--- Recall: what a user's memory has for a question, in one statement, exact within the user.
+-- Recall: what a user's memory has for a question, in one round trip, exact within the user.
 --
 -- Words are BM25 over the user's own items (how rare a word is, is a matter of this user), meaning is the cosine. Each is
 -- put on one scale (z: standard deviations from the mean of the user's items), for the piece itself and for the chunk it
@@ -22,6 +22,49 @@ LANGUAGE sql STABLE SET search_path = public, pg_temp AS $$
     FROM placed
 $$;
 
+-- What is looked at of a user with more than 1,000 chunks (some 4,000 messages): the 300 chunks that have most of the
+-- question's words by their rarity, the 300 that are nearest to it, and their pieces. With it how rare each word is, by bit:
+-- among what was chosen by its words every word is common. NULL for all other users: everything is looked at.
+CREATE FUNCTION shortlist_memory(
+    p_tenant text, p_user text, p_words integer[], p_low sparsevec, p_high sparsevec, p_model smallint, p_meant halfvec,
+    OUT items bigint[], OUT rarity double precision[])
+LANGUAGE plpgsql STABLE SET search_path = public, pg_temp SET work_mem = '32MB' SET jit = off AS $$
+DECLARE
+    v_chunks bigint[];
+BEGIN
+    IF (SELECT count(*) FROM (
+        SELECT FROM memory_items WHERE tenant_id = p_tenant AND user_id = p_user AND kind = 'chunk' LIMIT 1001) AS counted
+    ) <= 1000 THEN
+        RETURN;
+    END IF;
+    WITH chunk AS MATERIALIZED (
+        SELECT item_id, words AS length, (-(terms <#> p_low))::bigint
+            + CASE WHEN cardinality(p_words) > 24 THEN (-(terms <#> p_high))::bigint << 24 ELSE 0 END AS has
+        FROM memory_items
+        WHERE tenant_id = p_tenant AND user_id = p_user AND kind = 'chunk' AND (expires_at IS NULL OR expires_at > now())),
+    known AS MATERIALIZED (SELECT count(*)::double precision AS chunks, avg(length) AS length FROM chunk),
+    wordset AS MATERIALIZED (SELECT has, count(*) AS chunks FROM chunk WHERE has <> 0 GROUP BY has),
+    rare AS MATERIALIZED (
+        SELECT bit, ln(1 + (k.chunks - coalesce(sum(w.chunks), 0) + 0.5) / (coalesce(sum(w.chunks), 0) + 0.5)) AS idf
+        FROM known AS k CROSS JOIN generate_series(0, cardinality(p_words) - 1) AS bit
+        LEFT JOIN wordset AS w ON (w.has >> bit) & 1 = 1 GROUP BY bit, k.chunks),
+    worth AS (SELECT w.has, sum(r.idf) AS idf FROM wordset AS w JOIN rare AS r ON (w.has >> r.bit) & 1 = 1 GROUP BY w.has),
+    chosen AS (
+        (SELECT c.item_id FROM chunk AS c JOIN worth AS w ON w.has = c.has CROSS JOIN known AS k
+            ORDER BY w.idf / (1.72 + 0.48 * c.length / k.length) DESC, c.item_id LIMIT 300)
+        UNION
+        (SELECT item_id FROM memory_embeddings
+            WHERE tenant_id = p_tenant AND user_id = p_user AND model_id = p_model AND p_meant IS NOT NULL
+                AND item_id = ANY (ARRAY(SELECT item_id FROM chunk))
+            ORDER BY embedding <#> p_meant, item_id LIMIT 300))
+    SELECT (SELECT array_agg(item_id) FROM chosen), (SELECT array_agg(idf ORDER BY bit) FROM rare) INTO v_chunks, rarity;
+    SELECT array_agg(item_id) INTO items FROM memory_items
+    WHERE tenant_id = p_tenant AND user_id = p_user
+        AND coalesce(chunk_id, item_id) IN (SELECT unnest(v_chunks));
+    items := coalesce(items, '{}');
+END
+$$;
+
 -- Pieces for a question, best first, each with what it is worth. At most 200 are compared with their neighbours.
 --   own      its words and its meaning: z(BM25) + 1.2 z(cosine)
 --   chunk    half of z(BM25) and 0.8 of z(cosine) of its chunk, and a fifth of the chunks beside that one
@@ -39,25 +82,37 @@ DECLARE
     v_words integer[];
     v_low sparsevec;
     v_high sparsevec;
+    v_shortlist bigint[];
+    v_rarity double precision[];
     v_meant halfvec := l2_normalize(p_embedding);
     v_floor real := (SELECT floor FROM embedding_models WHERE model_id = p_model);
 BEGIN
     SELECT q.words, q.low, q.high INTO v_words, v_low, v_high FROM memory_question(p_query) AS q;
+    SELECT s.items, s.rarity INTO v_shortlist, v_rarity
+    FROM shortlist_memory(p_tenant, p_user, v_words, v_low, v_high, p_model, v_meant) AS s;
     RETURN QUERY
-    WITH item AS MATERIALIZED (
+    WITH seen AS NOT MATERIALIZED (
+        SELECT * FROM memory_items WHERE tenant_id = p_tenant AND user_id = p_user AND v_shortlist IS NULL
+        UNION ALL
+        SELECT * FROM memory_items WHERE tenant_id = p_tenant AND user_id = p_user AND item_id = ANY (v_shortlist)),
+    meant AS NOT MATERIALIZED (
+        SELECT item_id, embedding FROM memory_embeddings
+        WHERE tenant_id = p_tenant AND user_id = p_user AND model_id = p_model AND v_meant IS NOT NULL AND v_shortlist IS NULL
+        UNION ALL
+        SELECT item_id, embedding FROM memory_embeddings
+        WHERE tenant_id = p_tenant AND user_id = p_user AND model_id = p_model AND v_meant IS NOT NULL
+            AND item_id = ANY (v_shortlist)),
+    item AS MATERIALIZED (
         SELECT i.*, e.cosine
         FROM (
             SELECT item_id, kind = 'piece' AS is_piece, chunk_id, previous_id, words::double precision AS length,
                 role = 'user' AS by_user, asks, speaker,
                 (-(terms <#> v_low))::bigint
                     + CASE WHEN cardinality(v_words) > 24 THEN (-(terms <#> v_high))::bigint << 24 ELSE 0 END AS has
-            FROM memory_items
-            WHERE tenant_id = p_tenant AND user_id = p_user AND (expires_at IS NULL OR expires_at > now())
+            FROM seen WHERE expires_at IS NULL OR expires_at > now()
             OFFSET 0) AS i  -- what is joined is small: the terms and the vector stay behind
         LEFT JOIN (
-            SELECT item_id, -(embedding <#> v_meant) AS cosine  -- both are of unit length
-            FROM memory_embeddings
-            WHERE tenant_id = p_tenant AND user_id = p_user AND model_id = p_model AND v_meant IS NOT NULL
+            SELECT item_id, -(embedding <#> v_meant) AS cosine FROM meant  -- both are of unit length
             OFFSET 0) AS e ON e.item_id = i.item_id),
     kind AS MATERIALIZED (
         SELECT is_piece, count(*)::double precision AS items, avg(length) AS length, avg(cosine) AS cosine,
@@ -65,7 +120,8 @@ BEGIN
         FROM item GROUP BY is_piece),
     wordset AS MATERIALIZED (SELECT is_piece, has, count(*) AS items FROM item WHERE has <> 0 GROUP BY is_piece, has),
     rarity AS (
-        SELECT w.is_piece, bit, ln(1 + (k.items - sum(w.items) + 0.5) / (sum(w.items) + 0.5)) AS idf
+        SELECT w.is_piece, bit,
+            coalesce(v_rarity[bit + 1], ln(1 + (k.items - sum(w.items) + 0.5) / (sum(w.items) + 0.5))) AS idf
         FROM wordset AS w JOIN kind AS k ON k.is_piece = w.is_piece
         CROSS JOIN generate_series(0, cardinality(v_words) - 1) AS bit
         WHERE (w.has >> bit) & 1 = 1 GROUP BY w.is_piece, bit, k.items),

@@ -3,7 +3,7 @@
 -- No text is copied. An item points into `messages`, its words stand beside it as hashed terms, its meaning as one vector
 -- for each embedding model; what is deleted there is gone here (CASCADE). A user's items are few enough to be looked at
 -- one by one, so there is no approximate index, which would lose rows behind the filter on the user (decisions/0028),
--- and vectors of any dimension share one table. 0021 has the search.
+-- and vectors of any dimension share one table. 0027 has the search.
 
 -- Deployment-wide. A model is `building` until every item has its vector, then it may become the `active` one, which
 -- recall uses; a `retiring` one gets no vectors any more while those it has are deleted.
@@ -73,6 +73,8 @@ CREATE TABLE memory_items (
     CONSTRAINT pieces_have_a_chunk CHECK ((kind = 'piece') = (chunk_id IS NOT NULL)),
     FOREIGN KEY (tenant_id, conversation_id, seq) REFERENCES messages ON DELETE CASCADE
 );
+-- Of users with very many, recall looks at the chunks first.
+CREATE INDEX memory_items_chunks ON memory_items (tenant_id, user_id, item_id) WHERE kind = 'chunk';
 SELECT protect_table('memory_items');
 REVOKE INSERT, UPDATE, DELETE ON memory_items FROM switchboard_app;
 
