@@ -78,7 +78,7 @@ async def test_the_next_summary_is_made_of_the_last_one_and_what_came_since(
     await long_talk(deployment)
     async with deployment.worker(), deployment.memory():
         await eventually(deployment.summary)
-    await deployment.behave({"model": NANO, "reply": "{last}"})
+    await deployment.behave({"model": NANO, "reply": "{last}"}, {"reply": "yes"})
     await long_talk(deployment)
     async with deployment.worker(), deployment.memory():
 
