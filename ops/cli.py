@@ -16,9 +16,9 @@ from ops.channels import command as channels
 from ops.dead import command as dead
 from ops.deliveries import command as deliveries
 from ops.memory import command as memory
+from ops.profiles import command as users
 from ops.tenants import command as tenants
 from ops.usage import command as usage
-from ops.users import command as users
 from shared.config import Settings, unknown_variables
 from shared.errors import ConfigError, SwitchboardError
 from shared.heap import settle_heap

@@ -46,6 +46,7 @@ from ops.console.routes.deliveries import (
 )
 from ops.console.routes.health import live, ready
 from ops.console.routes.metrics import metrics, metrics_targets
+from ops.console.routes.profiles import FactResource, FactsResource, ProfileResource
 from ops.console.routes.queues import list_queues
 from ops.console.routes.tenants import (
     KeyResource,
@@ -56,16 +57,15 @@ from ops.console.routes.tenants import (
     enable_tenant,
     list_changes,
 )
-from ops.console.routes.users import FactResource, FactsResource, ProfileResource
 from ops.console.state import Console, KeyBooks
 from ops.console.upkeep import kept_up
 from ops.dead.desk import Desk
 from ops.deliveries.books import DeliveryBooks
 from ops.deliveries.gate import Gate
+from ops.profiles.books import ProfileBooks
 from ops.tenants.books import TenantBooks
 from ops.usage.books import UsageBooks
 from ops.usage.route import show_usage
-from ops.users.books import UserBooks
 from shared import deployment, telemetry
 from shared.config import Settings
 from shared.db import Pool, open_pool
@@ -198,7 +198,7 @@ async def opened(settings: Settings) -> AsyncIterator[Console]:
             of_all=of_all,
             tenants=TenantBooks(pool, books, commands, agents),
             channels=ChannelBooks(pool, books, commands, Sealer(settings.credentials_key.get_secret_value()), agents),
-            users=UserBooks(pool),
+            profiles=ProfileBooks(pool),
             usage_of_tenant=await UsageBooks.over(pool),
             usage_of_all=await UsageBooks.over(ops_pool),
             deliveries_of_tenant=await DeliveryBooks.over(pool, settings, gate),

@@ -11,7 +11,7 @@ from ingress.openapi.describe import Answer, Api, Body, Operation, Parameter, li
 from ingress.openapi.schemas import filled, of_model
 from ingress.strangers import Attempt
 from ops.console.asks import ListQuery, OneQuery
-from ops.console.openapi import alerts, channels, deliveries, tenants, users
+from ops.console.openapi import alerts, channels, deliveries, profiles, tenants
 from ops.console.openapi.components import CURSOR, DETAIL, DIED, RETRIED, STATS, components
 from ops.console.openapi.usage import SHOW_USAGE
 from ops.console.state import Console
@@ -229,7 +229,7 @@ CONSOLE = Api(
         **channels.OPERATIONS,
         **deliveries.OPERATIONS,
         **alerts.OPERATIONS,
-        **users.OPERATIONS,
+        **profiles.OPERATIONS,
         **pieces.documents(),
     },
     components=components,

@@ -7,9 +7,9 @@ from ingress.openapi import pieces
 from ingress.openapi.describe import Answer, Body, Operation, Parameter, Schema, listing, nullable, record, ref
 from ingress.openapi.schemas import filled, of_model, of_resource
 from ops.console.state import tenant_of
-from ops.users.asks import TOPIC, FactBody, FactsQuery, ProfileBody
-from ops.users.books import UserBooks
-from ops.users.records import Entry, Profile, UserFact
+from ops.profiles.asks import TOPIC, FactBody, FactsQuery, ProfileBody
+from ops.profiles.books import ProfileBooks
+from ops.profiles.records import Entry, Profile, UserFact
 
 _AT_US = 1_795_246_241_000_001
 _ENTRY = Entry(value="Ada", by="user", at_us=_AT_US, sources=[pieces.EXAMPLE_ID])
@@ -101,7 +101,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         "What agents with memory are told of a user, with where it was said.",
         _PROFILE_ANSWER,
         parameters=_OF_USER,
-        raised_by=(UserBooks.profile,),
+        raised_by=(ProfileBooks.profile,),
     ),
     ("PATCH", "/v1/users/{user_id}/profile"): _operation(
         "change_profile",
@@ -112,7 +112,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         body=Body(
             schema=ref("ProfileBody"), examples={"one": {"name": "Ada", "language": "pt", "prefers_concise": None}}
         ),
-        raised_by=(UserBooks.change_profile,),
+        raised_by=(ProfileBooks.change_profile,),
     ),
     ("DELETE", "/v1/users/{user_id}/profile"): _operation(
         "erase_profile",
@@ -120,7 +120,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         "What the user tells from now on is found again.",
         _answer("It is empty.", "Profile", Profile(tenant="acme", user_id="u-17", entries={}).resource()),
         parameters=_OF_USER,
-        raised_by=(UserBooks.erase_profile, UserBooks.profile),
+        raised_by=(ProfileBooks.erase_profile, ProfileBooks.profile),
     ),
     ("GET", "/v1/users/{user_id}/facts"): _operation(
         "list_facts",
@@ -135,7 +135,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
             )
         },
         parameters=(*_OF_USER, _QUERY["past"]),
-        raised_by=(UserBooks.facts,),
+        raised_by=(ProfileBooks.facts,),
     ),
     ("DELETE", "/v1/users/{user_id}/facts"): _operation(
         "erase_facts",
@@ -143,7 +143,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         "Those of the past as well. The messages they were found in stay.",
         _answer("How many there were.", "FactsErased", _ERASED),
         parameters=_OF_USER,
-        raised_by=(UserBooks.erase_facts,),
+        raised_by=(ProfileBooks.erase_facts,),
     ),
     ("PUT", "/v1/users/{user_id}/facts/{topic}"): _operation(
         "put_fact",
@@ -152,7 +152,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         _answer("The fact.", "Fact", _FACT.resource()),
         parameters=(_USER, _TOPIC, _QUERY["tenant"]),
         body=Body(schema=ref("FactBody"), examples={"one": {"text": "Lives in Porto."}}),
-        raised_by=(UserBooks.put_fact,),
+        raised_by=(ProfileBooks.put_fact,),
     ),
     ("DELETE", "/v1/users/{user_id}/facts/{topic}"): _operation(
         "erase_fact",
@@ -160,6 +160,6 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         "Its past included.",
         _answer("How many facts there were.", "FactsErased", _ERASED),
         parameters=(_USER, _TOPIC, _QUERY["tenant"]),
-        raised_by=(UserBooks.erase_facts,),
+        raised_by=(ProfileBooks.erase_facts,),
     ),
 }

@@ -4,10 +4,10 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from ops.deliveries.show import Printer, note
 from ops.deliveries.terminal import checked, opened, said, user
+from ops.profiles.asks import FactBody, ProfileBody
+from ops.profiles.books import ProfileBooks
+from ops.profiles.records import Profile
 from ops.tenants.terminal import patch_of
-from ops.users.asks import FactBody, ProfileBody
-from ops.users.books import UserBooks
-from ops.users.records import Profile
 from shared.config import Settings
 
 _ENTRIES = ("entry", "value", "by", "at", "sources")
@@ -19,13 +19,13 @@ def run(settings: Settings, who: tuple[str, str], action: "Callable[[Terminal], 
 
     async def act() -> int:
         async with opened(settings) as (pool, _):
-            return await action(Terminal(UserBooks(pool), who, Printer(json=json)))
+            return await action(Terminal(ProfileBooks(pool), who, Printer(json=json)))
 
     return said(act)
 
 
 class Terminal:
-    def __init__(self, books: UserBooks, who: tuple[str, str], printer: Printer) -> None:
+    def __init__(self, books: ProfileBooks, who: tuple[str, str], printer: Printer) -> None:
         self._books, self._who, self._printer = books, who, printer
 
     async def show_profile(self) -> int:

@@ -4,14 +4,14 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from ops.users.asks import ProfileBody, is_topic, is_user_id
-from ops.users.records import Entry, Profile, UserFact
+from ops.profiles.asks import ProfileBody, is_topic, is_user_id
+from ops.profiles.records import Entry, Profile, UserFact
 from shared.db import Pool, jsonb
 from shared.errors import NotFound
 from sql import queries
 
 
-class UserBooks:
+class ProfileBooks:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 

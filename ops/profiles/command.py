@@ -1,6 +1,6 @@
 """`switchboard users …`: what is known of a tenant's users.
 
-Only the shape of the command line is here; what it does is `ops.users.terminal`, loaded when a command runs.
+Only the shape of the command line is here; what it does is `ops.profiles.terminal`, loaded when a command runs.
 """
 
 import sys
@@ -12,7 +12,7 @@ import typer
 from shared.config import Settings
 
 if TYPE_CHECKING:
-    from ops.users.terminal import Terminal
+    from ops.profiles.terminal import Terminal
 
 app = typer.Typer(no_args_is_help=True, help="See, put right and erase what is known of users.")
 profile = typer.Typer(no_args_is_help=True, help="Name, language, and whether short answers are wanted.")
@@ -86,6 +86,6 @@ def erase_facts(
 
 
 def _run(tenant: str, user: str, action: "Callable[[Terminal], Awaitable[int]]", *, json: bool) -> None:
-    from ops.users.terminal import run  # noqa: PLC0415 - loaded when a command runs
+    from ops.profiles.terminal import run  # noqa: PLC0415 - loaded when a command runs
 
     sys.exit(run(Settings.read(), (tenant, user), action, json=json))
