@@ -39,6 +39,7 @@
     sb:money:unposted        zset    worker with ledger rows that only its memory has → Unix ms until which to wait
     sb:cache:<tenant>:<hash> string  `<kept at, Unix ms> <answer (JSON)>` of the response cache; expires by itself
     sb:flight:<tenant>:<hash> string token of whoever asks a model for such an answer now; `-`: all ask by themselves
+    sb:erased:<tenant>       string  Unix ms at which a user of the tenant was erased: nothing asked before is kept
     sb:cached:order          zset    answers → kept at, Unix ms: the oldest make room
     sb:cached:sizes          hash    answers → bytes; the empty name: all together
     sb:ended                 stream  ends of jobs that never started, with payload, until Postgres has them
@@ -145,6 +146,10 @@ def cached(tenant: str, digest: str) -> str:
 
 def flight(tenant: str, digest: str) -> str:
     return f"sb:flight:{tenant}:{digest}"
+
+
+def erased(tenant: str) -> str:
+    return f"sb:erased:{tenant}"
 
 
 def notify_channel(job_id: str) -> str:

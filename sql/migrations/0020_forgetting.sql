@@ -418,14 +418,14 @@ BEGIN
 END
 $$;
 
--- Jobs with all that hangs on them, p_limit jobs of the tenant at a time, after p_after.
+-- Jobs with all that hangs on them, p_limit jobs of the tenant at a time, after p_after; without p_delete they are named
+-- only, for what must go before them.
 CREATE FUNCTION erase_jobs(
     p_tenant text, p_user text, p_conversations text[], p_before_us bigint, p_after uuid, p_limit integer,
-    OUT next uuid, OUT looked bigint, OUT counts jsonb)
+    p_delete boolean, OUT next uuid, OUT looked bigint, OUT jobs uuid[], OUT counts jsonb)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE
     v_before constant timestamptz := from_unix_us(p_before_us);
-    v_jobs uuid[];
     v_data record;
     v_deleted bigint;
 BEGIN
@@ -434,15 +434,15 @@ BEGIN
     SELECT (array_agg(page.job_id ORDER BY page.job_id DESC))[1], count(*), coalesce(array_agg(DISTINCT page.job_id)
         FILTER (WHERE page.created_at <= v_before
             AND (page.user_id = p_user OR page.conversation_id = ANY (p_conversations))), '{}')
-    INTO next, looked, v_jobs FROM (
-        SELECT job_id, user_id, conversation_id, created_at FROM jobs
+    INTO next, looked, jobs FROM (
+        SELECT job_id, user_id, conversation_id, created_at FROM public.jobs
         WHERE tenant_id = p_tenant AND job_id > p_after ORDER BY job_id LIMIT p_limit) AS page;
-    IF v_jobs <> '{}' THEN
-        DELETE FROM messages WHERE tenant_id = p_tenant AND job_id = ANY (v_jobs);
+    IF p_delete AND jobs <> '{}' THEN
+        DELETE FROM messages WHERE tenant_id = p_tenant AND job_id = ANY (jobs);
         FOR v_data IN
             SELECT table_name FROM personal_data WHERE fate = 'later' AND 'job_id' = ANY (found_by) ORDER BY table_name
         LOOP
-            v_deleted := delete_rows(p_tenant, v_data.table_name, 'job_id', v_jobs::text[], NULL);
+            v_deleted := delete_rows(p_tenant, v_data.table_name, 'job_id', jobs::text[], NULL);
             counts := add_counts(counts, jsonb_build_object(v_data.table_name, v_deleted));
         END LOOP;
     END IF;
@@ -564,7 +564,8 @@ BEGIN
     FOREACH v_function IN ARRAY ARRAY[
         'begin_erasure(text, text, text, text, text, text[], text[], bigint, integer)',
         'fence_erasure(text, uuid, text, text[], bigint)', 'erase_again(text, text, text[], bigint)',
-        'erase_calls(text, text, text[], bigint, uuid, integer)', 'erase_jobs(text, text, text[], bigint, uuid, integer)',
+        'erase_calls(text, text, text[], bigint, uuid, integer)',
+        'erase_jobs(text, text, text[], bigint, uuid, integer, boolean)',
         'erase_apart(text, text, text, text[], bigint, text)', 'note_erasure(text, uuid, jsonb, boolean, integer)'] LOOP
         EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', v_function);
         EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO switchboard_app, switchboard_ops', v_function);
@@ -659,7 +660,7 @@ BEGIN
 END
 $$;
 
--- The sums behind the two counters that name a user or a conversation: $3 NULL: the conversation's.
+-- The sum behind the counter of a user's month.
 CREATE FUNCTION spent_by_user(
     p_tenant text, p_user text, p_month timestamptz, OUT cost_nano_usd bigint, OUT tokens bigint)
 LANGUAGE plpgsql SET search_path = public, pg_temp AS $$
@@ -668,6 +669,7 @@ BEGIN
     SELECT coalesce(sum(c.cost_nano_usd), 0), coalesce(sum(c.input_tokens + c.output_tokens), 0)
     INTO spent_by_user.cost_nano_usd, spent_by_user.tokens
     FROM llm_calls AS c WHERE c.tenant_id = p_tenant AND c.user_id = p_user
-        AND c.call_id >= uuid7_floor(p_month) AND c.call_id < uuid7_floor((p_month AT TIME ZONE 'UTC' + interval '1 month') AT TIME ZONE 'UTC');
+        AND c.call_id >= uuid7_floor(p_month)
+        AND c.call_id < uuid7_floor((p_month AT TIME ZONE 'UTC' + interval '1 month') AT TIME ZONE 'UTC');
 END
 $$;

@@ -24,8 +24,8 @@ SELECT erase_again($1, $2, $3, $4) AS counts
 SELECT next::text AS next, looked, erased FROM erase_calls($1, $2, $3, $4, $5, $6)
 
 -- name: erase_jobs
--- One step through the jobs: $1 to $4 as there, $5 after this job, $6 how many rows are looked at.
-SELECT next::text AS next, looked, counts FROM erase_jobs($1, $2, $3, $4, $5, $6)
+-- One step through the jobs: $1 to $4 as there, $5 after this job, $6 how many rows are looked at, $7 delete what is found.
+SELECT next::text AS next, looked, jobs::text[] AS jobs, counts FROM erase_jobs($1, $2, $3, $4, $5, $6, $7)
 
 -- name: erase_apart
 -- Counts (JSON): $1 tenant, $2 user or NULL, $3 address or NULL, $4 conversations, $5 before (Unix µs), $6 by whom.

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from agents.api import Message
+from shared.budgets import made_at_ms
 from shared.db import Pool, jsonb
 from shared.errors import LeaseLost, Unavailable
 from shared.jobs import Degraded, JobError, JobRecord
@@ -19,6 +20,7 @@ from shared.telemetry import tracing
 from shared.tenants import TenantSettings, read_settings
 from shared.wire import Asked, TurnPayload
 from sql import queries
+from workers.erasure.subjects import Subjects
 from workers.ledger.book import Amount, LedgerRow
 from workers.queue.scripts import Claimed
 from workers.turn.taken_in import TakenInEnd
@@ -74,13 +76,15 @@ class TurnEnd(msgspec.Struct, frozen=True, kw_only=True):
     traceback: str | None = None
     calls: list[LedgerRow] = []
     taken_in: list[TakenInEnd] = []
+    subjects: list[str] = []
+    """By which Postgres knows whether its user was erased meanwhile; `TurnStore.end` fills them in."""
 
 
 class TurnStore:
     """`give_up` says whether waiting for Postgres has become pointless."""
 
-    def __init__(self, pool: Pool) -> None:
-        self._pool = pool
+    def __init__(self, pool: Pool, subjects: Subjects) -> None:
+        self._pool, self._subjects = pool, subjects
 
     async def load(
         self, payload: TurnPayload, job: Claimed, history: int, give_up: Callable[[], bool]
@@ -102,9 +106,11 @@ class TurnStore:
         return LoadedContext(ended, row["conversation_user"], messages, row["tenant_known"], settings, spent)
 
     async def end(self, tenant: str, end: TurnEnd, give_up: Callable[[], bool]) -> JobRecord:
-        """The job's one end: this one, or that of whoever came first. Raises LeaseLost when it was taken over."""
+        """The job's one end: this one, or that of whoever came first; or none, when its user was erased meanwhile: then
+        the record says so, and nobody's words. Raises LeaseLost when it was taken over."""
         name = "commit_turn" if end.state == "succeeded" else "end_job"
-        text = jsonb(end)
+        subjects = self._subjects.of_turn(tenant, end.user_id, end.conversation_id)
+        text = jsonb(msgspec.structs.replace(end, subjects=subjects))
         with tracing.span("db.query", name):
             row = await persist(lambda: self._pool.fetchrow(queries[name], tenant, text), give_up)
         if row is None:
@@ -113,17 +119,27 @@ class TurnStore:
             raise LeaseLost("the job was taken over by a later claim")
         return msgspec.json.decode(row["record"], type=JobRecord)
 
-    async def post(self, tenant: str, rows: list[LedgerRow], give_up: Callable[[], bool]) -> None:
-        """Ledger rows of an attempt that did not end its job."""
+    async def post(
+        self, tenant: str, rows: list[LedgerRow], give_up: Callable[[], bool], *, admitted_us: int | None = None
+    ) -> None:
+        """Ledger rows of an attempt that did not end its job, which was admitted then; None: when its id was made."""
         if rows:
-            text = jsonb(rows)
+            text = jsonb([self._fenced(tenant, row, admitted_us) for row in rows])
             await persist(lambda: self._pool.fetchrow(queries["end_attempt"], tenant, text), give_up)
 
-    async def book(self, tenant: str, rows: list[LedgerRow], give_up: Callable[[], bool]) -> dict[str, Amount]:
+    async def book(
+        self, tenant: str, rows: list[LedgerRow], give_up: Callable[[], bool], *, admitted_us: int | None = None
+    ) -> dict[str, Amount]:
         """Adds rows of earlier attempts and says what the ledger has for them: theirs, where they came first."""
-        text = jsonb(rows)
+        text = jsonb([self._fenced(tenant, row, admitted_us) for row in rows])
         booked = await persist(lambda: self._pool.fetch(queries["book_calls"], tenant, text), give_up)
         return {row["call_id"]: Amount(row["cost_nano_usd"], row["tokens"]) for row in booked}
+
+    def _fenced(self, tenant: str, row: LedgerRow, admitted_us: int | None) -> dict[str, Any]:
+        """With what tells whether its user was erased meanwhile: then the ledger gets the money alone."""
+        subjects = self._subjects.of_turn(tenant, row.user_id, row.conversation_id)
+        admitted_us = made_at_ms(row.job_id) * 1_000 if admitted_us is None else admitted_us
+        return {**msgspec.structs.asdict(row), "subjects": subjects, "admitted_us": admitted_us}
 
     async def spent(self, tenant: str, conversation_id: str, give_up: Callable[[], bool]) -> Amount:
         """All that a conversation has ever cost."""
