@@ -60,7 +60,9 @@ class Eraser:
         `before_us`: where the fence stands already, so that nobody is erased who came back meanwhile.
         """
         before_us = await self._flight.now_us() if before_us is None else before_us
-        whom.add((await self._flight.look(whom, before_us)).conversations)
+        look = await self._flight.look(whom, before_us)
+        whom.add(look.conversations)
+        await self._note(whom, request, look.counts)
         await self._fence(whom, request, before_us)
         await self._erase_books(whom, request, before_us, by)
         await self._wait_for_flight(whom, request, before_us, by)

@@ -673,3 +673,25 @@ BEGIN
         AND c.call_id < uuid7_floor((p_month AT TIME ZONE 'UTC' + interval '1 month') AT TIME ZONE 'UTC');
 END
 $$;
+
+-- As before (0017), but for what was spent in conversations that were erased: together they are none.
+CREATE OR REPLACE FUNCTION spending_conversations(p_tenant text, p_since_us bigint, p_least_nano_usd bigint)
+RETURNS TABLE (who text, cost_nano_usd bigint)
+LANGUAGE plpgsql STABLE SET search_path = public, pg_temp AS $$
+DECLARE
+    v_active text[];
+    v_first timestamptz;
+BEGIN
+    PERFORM set_config('switchboard.tenant', p_tenant, true);
+    v_active := ARRAY(
+        SELECT DISTINCT c.conversation_id FROM llm_calls AS c
+        WHERE c.conversation_id <> '' AND c.tenant_id = p_tenant AND c.call_id >= uuid7_floor(from_unix_us(p_since_us)));
+    SELECT min(created_at) INTO v_first FROM conversations
+    WHERE tenant_id = p_tenant AND conversation_id = ANY (v_active);
+    RETURN QUERY
+        SELECT c.conversation_id, sum(c.cost_nano_usd)::bigint FROM llm_calls AS c
+        WHERE c.tenant_id = p_tenant AND c.conversation_id = ANY (v_active)
+            AND c.call_id >= uuid7_floor(least(v_first, from_unix_us(p_since_us)) - interval '1 day')
+        GROUP BY c.conversation_id HAVING sum(c.cost_nano_usd) >= p_least_nano_usd;
+END
+$$;
