@@ -17,6 +17,7 @@ from ops.dead import command as dead
 from ops.deliveries import command as deliveries
 from ops.tenants import command as tenants
 from ops.usage import command as usage
+from ops.users import command as users
 from shared.config import Settings, unknown_variables
 from shared.errors import ConfigError, SwitchboardError
 
@@ -30,6 +31,7 @@ app.add_typer(usage.app, name="usage")
 app.add_typer(deliveries.endpoints, name="endpoints")
 app.add_typer(deliveries.deliveries, name="deliveries")
 app.add_typer(alerts.app, name="alerts")
+app.add_typer(users.app, name="users")
 
 
 def main() -> None:

@@ -18,6 +18,8 @@ from ops.dead.desk import Desk
 from ops.deliveries.books import DeliveryBooks
 from ops.tenants.books import TenantBooks
 from ops.usage.books import UsageBooks
+from ops.users.books import UserBooks
+from ops.users.errands import Errands
 from shared.config import Settings
 from shared.db import Pool
 from shared.errors import Forbidden, InvalidRequest
@@ -66,6 +68,8 @@ class Console:
     of_all: Desk
     tenants: TenantBooks
     channels: ChannelBooks
+    users: UserBooks
+    errands: Errands
     usage_of_tenant: UsageBooks
     usage_of_all: UsageBooks
     deliveries_of_tenant: DeliveryBooks

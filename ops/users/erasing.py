@@ -12,6 +12,7 @@ Each step may be repeated. Who it is stands encrypted in the erasure's row until
 """
 
 import asyncio
+import contextlib
 from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -22,7 +23,7 @@ from ops.users.books import ErasingBooks, Erasure
 from ops.users.flight import Flight, Look
 from ops.users.whom import Seals, Whom
 from shared.config import Settings
-from shared.db import Pool
+from shared.db import Pool, Row
 from shared.sealing import Unreadable
 from sql import queries
 from workers.erasure.subjects import Subjects, erasure_keys
@@ -31,6 +32,7 @@ log = structlog.get_logger("erasure")
 
 LEASE_S = 60
 """Somebody else goes on with an erasure that nobody has noted anything of for so long."""
+RESUMED_FOR_S = 120.0
 LOOK_AGAIN_S = 0.2
 LOOK_AGAIN_LATEST_S = 5.0
 
@@ -74,15 +76,21 @@ class Eraser:
     async def resume(self, limit: int) -> int:
         """Goes on with erasures that nobody works on; how many there were. For a role that sees all tenants."""
         rows = await self._pool.fetch(queries["claim_erasures"], limit, LEASE_S)
-        for row in rows:
-            try:
-                whom = self._seals.open(row["tenant"], row["sealed"])
-            except Unreadable as error:  # a person must bring the key back, or ask for it anew
-                log.error("erasure_unreadable", of=row["tenant"], erasure=row["request"], fault=str(error))  # noqa: TRY400
-                continue
-            fenced_us = row["erased_before_us"] if row["state"] == "fenced" else None
-            await self.finish(whom, row["request"], row["requested_by"], fenced_us)
+        for error in await asyncio.gather(*(self._resume(row) for row in rows), return_exceptions=True):
+            if isinstance(error, BaseException):
+                raise error
         return len(rows)
+
+    async def _resume(self, row: Row) -> None:
+        try:
+            whom = self._seals.open(row["tenant"], row["sealed"])
+        except Unreadable as error:  # a person must bring the key back, or ask for it anew
+            log.error("erasure_unreadable", of=row["tenant"], erasure=row["request"], fault=str(error))  # noqa: TRY400 - no fault of ours
+            return
+        fenced_us = row["erased_before_us"] if row["state"] == "fenced" else None
+        with contextlib.suppress(TimeoutError):  # its turn comes again, once others had theirs
+            async with asyncio.timeout(RESUMED_FOR_S):
+                await self.finish(whom, row["request"], row["requested_by"], fenced_us)
 
     async def _fence(self, whom: Whom, request: str, before_us: int) -> None:
         """Returns when whatever did not see the fence is over."""

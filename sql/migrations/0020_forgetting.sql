@@ -695,3 +695,123 @@ BEGIN
         GROUP BY c.conversation_id HAVING sum(c.cost_nano_usd) >= p_least_nano_usd;
 END
 $$;
+
+-- --- retention: by switchboard_ops, a few thousand rows at a time ---------------------------------------------------------
+
+-- One process of the deployment does it, once in a while.
+CREATE TABLE retention_clock (
+    only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+    ran_at timestamptz NOT NULL DEFAULT '-infinity'
+);
+INSERT INTO retention_clock DEFAULT VALUES;
+REVOKE INSERT, UPDATE, DELETE ON retention_clock FROM switchboard_app;
+REVOKE INSERT, DELETE ON retention_clock FROM switchboard_ops;
+
+CREATE FUNCTION claim_retention(p_every_s integer) RETURNS boolean
+LANGUAGE plpgsql SET search_path = public, pg_temp AS $$
+BEGIN
+    UPDATE retention_clock SET ran_at = now() WHERE ran_at < now() - p_every_s * interval '1 second';
+    RETURN FOUND;
+END
+$$;
+
+-- Messages made before p_cutoff, and of each conversation all but the newest p_most; conversations that were silent since
+-- and have none left. Looks at p_limit conversations after p_after; `next` is where to go on, NULL at the end.
+CREATE FUNCTION retire_conversations(
+    p_tenant text, p_cutoff timestamptz, p_most integer, p_after text, p_limit integer, p_batch integer,
+    OUT next text, OUT messages bigint, OUT conversations bigint)
+LANGUAGE plpgsql SET search_path = public, pg_temp AS $$
+DECLARE
+    v_page text[];
+BEGIN
+    PERFORM set_config('switchboard.tenant', p_tenant, true);
+    v_page := ARRAY(
+        SELECT c.conversation_id FROM conversations AS c
+        WHERE c.tenant_id = p_tenant AND c.conversation_id > p_after ORDER BY c.conversation_id LIMIT p_limit);
+    DELETE FROM messages AS old WHERE (old.tenant_id, old.conversation_id, old.seq) IN (
+        SELECT m.tenant_id, m.conversation_id, m.seq FROM conversations AS c
+        CROSS JOIN LATERAL (
+            SELECT m.seq, m.created_at FROM messages AS m
+            WHERE m.tenant_id = p_tenant AND m.conversation_id = c.conversation_id ORDER BY m.seq LIMIT 1) AS first
+        JOIN messages AS m ON m.tenant_id = p_tenant AND m.conversation_id = c.conversation_id
+        WHERE c.tenant_id = p_tenant AND c.conversation_id = ANY (v_page)
+            AND (first.created_at < p_cutoff OR first.seq < c.next_seq - p_most)
+            AND (m.created_at < p_cutoff OR m.seq < c.next_seq - p_most)
+        LIMIT p_batch);
+    GET DIAGNOSTICS messages = ROW_COUNT;
+    DELETE FROM conversations AS c WHERE c.tenant_id = p_tenant AND c.conversation_id = ANY (v_page)
+        AND c.updated_at < p_cutoff AND NOT EXISTS (
+            SELECT FROM messages AS m WHERE m.tenant_id = p_tenant AND m.conversation_id = c.conversation_id);
+    GET DIAGNOSTICS conversations = ROW_COUNT;
+    next := CASE WHEN messages = p_batch THEN p_after
+        WHEN cardinality(v_page) = p_limit THEN v_page[p_limit] END;
+END
+$$;
+
+-- Conversations beyond the newest p_most of each user, with all that was said in them. How many went.
+CREATE FUNCTION cap_conversations(p_tenant text, p_most integer, p_batch integer) RETURNS bigint
+LANGUAGE plpgsql SET search_path = public, pg_temp AS $$
+DECLARE
+    v_deleted bigint;
+BEGIN
+    PERFORM set_config('switchboard.tenant', p_tenant, true);
+    DELETE FROM conversations WHERE tenant_id = p_tenant AND conversation_id IN (
+        SELECT conversation_id FROM (
+            SELECT conversation_id, row_number() OVER (
+                PARTITION BY user_id ORDER BY updated_at DESC, conversation_id DESC) AS place
+            FROM conversations WHERE tenant_id = p_tenant AND user_id IS NOT NULL) AS ranked
+        WHERE place > p_most LIMIT p_batch);
+    GET DIAGNOSTICS v_deleted = ROW_COUNT;
+    RETURN v_deleted;
+END
+$$;
+
+-- Jobs that ended before p_cutoff, with all that hangs on them; the ledger stays. How many went.
+CREATE FUNCTION retire_jobs(p_tenant text, p_cutoff timestamptz, p_batch integer) RETURNS bigint
+LANGUAGE plpgsql SET search_path = public, pg_temp AS $$
+DECLARE
+    v_jobs uuid[];
+    v_data record;
+BEGIN
+    PERFORM set_config('switchboard.tenant', p_tenant, true);
+    v_jobs := ARRAY(
+        SELECT job_id FROM jobs WHERE tenant_id = p_tenant AND job_id < uuid7_floor(p_cutoff)
+        GROUP BY job_id HAVING max(finished_at) < p_cutoff ORDER BY job_id LIMIT p_batch);
+    FOR v_data IN
+        SELECT table_name FROM personal_data WHERE fate = 'later' AND 'job_id' = ANY (found_by) ORDER BY table_name
+    LOOP
+        PERFORM delete_rows(p_tenant, v_data.table_name, 'job_id', v_jobs::text[], NULL);
+    END LOOP;
+    RETURN cardinality(v_jobs);
+END
+$$;
+
+-- Rows of the tables that say so in `personal_data`, made before p_cutoff; then users of whom nothing is left. How many went.
+CREATE FUNCTION retire_rows(p_tenant text, p_cutoff timestamptz, p_batch integer) RETURNS bigint
+LANGUAGE plpgsql SET search_path = public, pg_temp AS $$
+DECLARE
+    v_users text[];
+    v_data record;
+    v_deleted bigint;
+    v_total bigint := 0;
+BEGIN
+    PERFORM set_config('switchboard.tenant', p_tenant, true);
+    FOR v_data IN SELECT table_name, dated_by FROM personal_data WHERE retired ORDER BY table_name LOOP
+        EXECUTE format(
+            'DELETE FROM %1$I WHERE tenant_id = $1 AND ctid = ANY (ARRAY('
+            'SELECT ctid FROM %1$I WHERE tenant_id = $1 AND %2$I < $2 LIMIT $3))', v_data.table_name, v_data.dated_by)
+        USING p_tenant, p_cutoff, p_batch;
+        GET DIAGNOSTICS v_deleted = ROW_COUNT;
+        v_total := v_total + v_deleted;
+    END LOOP;
+    v_users := ARRAY(
+        SELECT u.user_id FROM users AS u WHERE u.tenant_id = p_tenant AND u.created_at < p_cutoff AND NOT EXISTS (
+            SELECT FROM conversations AS c WHERE c.tenant_id = p_tenant AND c.user_id = u.user_id) LIMIT p_batch);
+    FOR v_data IN
+        SELECT table_name FROM personal_data WHERE fate = 'now' AND 'user_id' = ANY (found_by) ORDER BY table_name
+    LOOP
+        PERFORM delete_rows(p_tenant, v_data.table_name, 'user_id', v_users, p_cutoff);
+    END LOOP;
+    RETURN v_total + cardinality(v_users);
+END
+$$;

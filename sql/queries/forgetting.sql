@@ -66,3 +66,23 @@ SELECT line FROM export_user($1, $2, $3) AS line
 -- name: spent_by_user
 -- $1 tenant, $2 user, $3 the first moment of the month (UTC).
 SELECT cost_nano_usd, tokens FROM spent_by_user($1, $2, $3)
+
+-- name: claim_retention
+-- Whether it is ours to do now: $1 seconds since the last time at least.
+SELECT claim_retention($1) AS ours
+
+-- name: retire_conversations
+-- $1 tenant, $2 cutoff, $3 messages kept of each, $4 after this one, $5 how many are looked at, $6 most messages deleted.
+SELECT next, messages, conversations FROM retire_conversations($1, $2, $3, $4, $5, $6)
+
+-- name: cap_conversations
+-- How many went: $1 tenant, $2 conversations kept of each user, $3 most of them deleted.
+SELECT cap_conversations($1, $2, $3) AS deleted
+
+-- name: retire_jobs
+-- How many went: $1 tenant, $2 cutoff, $3 most of them.
+SELECT retire_jobs($1, $2, $3) AS deleted
+
+-- name: retire_rows
+-- How many went: $1 tenant, $2 cutoff, $3 most of each table.
+SELECT retire_rows($1, $2, $3) AS deleted

@@ -1,7 +1,8 @@
 """Looks for a text in everything the product keeps: every column of every table, every key and value of Redis."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import asyncpg
 from redis.asyncio import Redis
@@ -44,20 +45,28 @@ class Everywhere:
                 yield f"{name.decode()}: {text.decode()}"
 
     async def _values(self, name: bytes) -> list[bytes]:
-        redis = self.redis
-        match await redis.type(name):
-            case b"string":
-                return [await redis.get(name) or b""]
-            case b"hash":
-                return [part for pair in (await redis.hgetall(name)).items() for part in pair]
-            case b"list":
-                return await redis.lrange(name, 0, -1)
-            case b"set":
-                return list(await redis.smembers(name))
-            case b"zset":
-                return await redis.zrange(name, 0, -1)
-            case b"stream":
-                return [part for _, entry in await redis.xrange(name) for pair in entry.items() for part in pair]
-            case kind:
-                assert kind == b"none", kind  # it expired meanwhile
-                return []
+        kind = (await self.redis.type(name)).decode()
+        found = await _READ[kind](self.redis, name)
+        return list(_flat(found))
+
+
+_READ: dict[str, Callable[[Redis, bytes], Awaitable[Any]]] = {
+    "string": lambda redis, name: redis.get(name),
+    "hash": lambda redis, name: redis.hgetall(name),
+    "list": lambda redis, name: redis.lrange(name, 0, -1),
+    "set": lambda redis, name: redis.smembers(name),
+    "zset": lambda redis, name: redis.zrange(name, 0, -1),
+    "stream": lambda redis, name: redis.xrange(name),
+    "none": lambda redis, name: redis.get(name),  # it expired meanwhile
+}
+
+
+def _flat(value: Any) -> Iterator[bytes]:
+    if isinstance(value, bytes):
+        yield value
+    elif isinstance(value, dict):
+        for pair in value.items():
+            yield from _flat(pair)
+    elif isinstance(value, list | tuple | set):
+        for each in value:
+            yield from _flat(each)

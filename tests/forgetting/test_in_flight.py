@@ -104,7 +104,7 @@ async def test_a_message_taken_in_before_goes_and_the_later_one_is_answered(
     async with deployment.worker():
         assert (await deployment.ended(later)).state == "succeeded"
     assert await everywhere.find(CANARY) == []
-    assert [row["body"] for row in await deployment.rows("messages", later)][0] == "i am back"
+    assert (await deployment.rows("messages", later))[0]["body"] == "i am back"
 
 
 async def test_the_books_leave_out_what_a_later_turn_took_in_of_erased_people(
@@ -121,7 +121,7 @@ async def test_the_books_leave_out_what_a_later_turn_took_in_of_erased_people(
     async with deployment.worker():
         await deployment.ended(later)
     assert await everywhere_in_books(everywhere, CANARY) == []
-    assert [row["body"] for row in await deployment.rows("messages", later)][0] == "i am back"
+    assert (await deployment.rows("messages", later))[0]["body"] == "i am back"
 
 
 async def everywhere_in_books(everywhere: Everywhere, text: str) -> list[str]:
@@ -171,7 +171,6 @@ async def test_a_frozen_worker_that_wakes_writes_nothing_but_the_money(
 ) -> None:
     await deployment.say(CANARY, user=USER)
     async with doomed_worker(deployment.settings, "answered", "SIGSTOP") as frozen:
-
         await eventually(lambda: psutil.Process(frozen.pid).status() == psutil.STATUS_STOPPED, timeout_s=20)
         async with deployment.worker():
             await erase(eraser, a_user())
