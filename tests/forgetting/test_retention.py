@@ -27,8 +27,8 @@ async def age(deployment: Deployment, days: int, conversation: str) -> None:
         await books.execute(f"UPDATE {table} SET {changes} WHERE conversation_id = $2", days, conversation)  # noqa: S608
     await books.execute("ALTER TABLE dead_jobs DISABLE TRIGGER ALL")
     await books.execute(
-        "UPDATE jobs SET job_id = overlay(job_id::text PLACING substr(uuid7_floor(created_at)::text, 1, 13) FROM 1 FOR 13)"
-        "::uuid WHERE conversation_id = $1",
+        "UPDATE jobs SET job_id = overlay(job_id::text PLACING substr(uuid7_floor(created_at)::text, 1, 13)"
+        " FROM 1 FOR 13)::uuid WHERE conversation_id = $1",
         conversation,
     )
 

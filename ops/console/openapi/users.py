@@ -145,8 +145,8 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
     ("DELETE", "/v1/users/{user_id}"): _operation(
         "erase_user",
         "Erase a user everywhere",
-        "Their messages that wait or are being answered are stopped; nothing of them is written any more. The ledger keeps "
-        "what it cost, without the user. Whoever comes back starts clean. Repeating it erases what came since.",
+        "Their messages that wait or are being answered are stopped; nothing of them is written any more. The ledger "
+        "keeps what it cost, without the user. Whoever comes back starts clean. Repeating it erases what came since.",
         _erased("Nothing is left."),
         parameters=_OF_USER,
     ),

@@ -1,7 +1,7 @@
 """`/v1/users`, `/v1/conversations` and `/v1/erasures`: who there is, all that is held of one, and erasing them.
 
-A tenant's `admin` key reaches its own users. An operator names the tenant (`?tenant=`). Neither lines of the log nor the
-answers to an erasure name whoever was erased.
+A tenant's `admin` key reaches its own users. An operator names the tenant (`?tenant=`). Neither lines of the log nor
+the answers to an erasure name whoever was erased.
 """
 
 from collections.abc import AsyncIterator
