@@ -116,7 +116,9 @@ class ErasingBooks:
     ) -> str:
         """The fence, and what a turn could read is gone. Adds what conversations were found; the erasure's id."""
         args = (whom.tenant, subjects[0], sealed, by, whom.user, whom.conversations, subjects, before_us, lease_s)
-        row = await self._one("begin_erasure", *args)
+        row = await self._pool.fetchrow(queries["begin_erasure"], *args)
+        if row is None:
+            raise NotFound("There is no such tenant.")
         whom.add(set(row["conversations"]))
         return str(row["request"])
 

@@ -83,6 +83,8 @@ class Terminal:
 
 def _told(erasure: Erasure) -> int:
     if erasure.done:
+        if not erasure.counts:
+            note("there was nothing: is the name right?")
         return 0
     note("it is not done yet: the console goes on with it, or the same command again")
     return 1

@@ -330,7 +330,7 @@ $$;
 
 -- Begins to erase a user (or one conversation: p_user NULL), or begins again with one that is under way: the fence, and
 -- everything a turn could read, in one transaction. p_conversations: those that are known to be theirs; others of the user
--- are added. p_sealed says who it is to whoever goes on.
+-- are added. p_sealed says who it is to whoever goes on. No row: no such tenant.
 CREATE FUNCTION begin_erasure(
     p_tenant text, p_subject text, p_sealed text, p_by text, p_user text, p_conversations text[], p_subjects text[],
     p_before_us bigint, p_lease_s integer) RETURNS TABLE (request uuid, conversations text[])
@@ -340,6 +340,9 @@ DECLARE
     v_counts jsonb;
 BEGIN
     PERFORM set_config('switchboard.tenant', p_tenant, true);
+    IF NOT EXISTS (SELECT FROM tenants WHERE tenant_id = p_tenant) THEN
+        RETURN;
+    END IF;
     conversations := ARRAY(
         SELECT unnest(p_conversations)
         UNION SELECT c.conversation_id FROM conversations AS c WHERE c.tenant_id = p_tenant AND c.user_id = p_user);

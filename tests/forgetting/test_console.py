@@ -103,6 +103,7 @@ async def test_each_tenant_reaches_its_own_users(deployment: Deployment, console
     async with console("sk-operator") as operator:
         assert (await operator.delete(f"/v1/users/{USER}")).status_code == 422, "of which tenant?"
         assert (await operator.get(f"/v1/users/{USER}", params={"tenant": TENANT})).json()["messages"] == 2
+        assert (await operator.delete(f"/v1/users/{USER}", params={"tenant": "nobody"})).status_code == 404
         erased = (await operator.delete(f"/v1/users/{USER}", params={"tenant": TENANT})).json()
     assert erased["counts"]["messages"] == 2
 

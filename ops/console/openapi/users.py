@@ -8,7 +8,7 @@ from ingress.openapi.describe import Answer, Header, Operation, Parameter, Schem
 from ingress.openapi.schemas import filled, of_model, of_resource
 from ops.console.state import tenant_of
 from ops.users.asks import UsersQuery
-from ops.users.books import Erasure, User, UserBooks
+from ops.users.books import ErasingBooks, Erasure, User, UserBooks
 
 _AT_US = 1_795_246_241_000_001
 _USER = User(id="u-17", tenant="acme", profile={"name": "Ada", "language": "en"}, created_us=_AT_US)
@@ -149,6 +149,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         "keeps what it cost, without the user. Whoever comes back starts clean. Repeating it erases what came since.",
         _erased("Nothing is left."),
         parameters=_OF_USER,
+        raised_by=(ErasingBooks.begin,),
     ),
     ("DELETE", "/v1/conversations/{conversation_id}"): _operation(
         "erase_conversation",
@@ -156,6 +157,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         "For conversations without a user too. Else as for a user.",
         _erased("Nothing is left."),
         parameters=_named("conversation_id", "The conversation's id.", "0192f0c1-7a3c-7d02-8e55-91c0a7b3d114"),
+        raised_by=(ErasingBooks.begin,),
     ),
     ("GET", "/v1/erasures/{erasure_id}"): _operation(
         "get_erasure",
