@@ -2,7 +2,9 @@
 PYTHON ?= python3
 ARGS ?=
 PGBOUNCER ?= pgbouncer
+PROCESSES ?= 2
 BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest -n $(PROCESSES) --dist worksteal
 LOCK := $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-header --quiet
 
@@ -24,11 +26,11 @@ setup: .venv/.complete ## make the virtual environment with the locked dependenc
 run: setup ## run everything on this machine, e.g. make run ARGS="--port 9000 --workers 2"
 	@$(BIN)/switchboard dev $(ARGS)
 
-test: setup ## run the tests against real servers, e.g. make test ARGS="tests/sql -x"
-	@$(BIN)/python -m pytest $(ARGS)
+test: setup ## run the tests against real servers, e.g. make test ARGS="tests/sql -x" PROCESSES=0
+	@$(PYTEST) $(ARGS)
 
 test-pgbouncer: setup ## try to cross tenants again behind a PgBouncer in transaction mode (PGBOUNCER=program)
-	@SWITCHBOARD_DB_PREPARED_STATEMENTS=false $(BIN)/python -m pytest --pgbouncer=$(PGBOUNCER) \
+	@SWITCHBOARD_DB_PREPARED_STATEMENTS=false $(PYTEST) --pgbouncer=$(PGBOUNCER) \
 		tests/tenants/test_crossing.py tests/turn/test_turn.py $(ARGS)
 
 chaos: setup ## kill, freeze and cut everything under load, e.g. make chaos ARGS="--seed 7"

@@ -17,6 +17,7 @@ from benchmarks.money import money
 from benchmarks.pickup import idle_pickup
 from benchmarks.product.accept import accept
 from benchmarks.product.turn import latency, turns
+from benchmarks.product.webhook import webhook
 from benchmarks.rig import Rig
 from benchmarks.roundtrips import roundtrips
 from benchmarks.scale import Scale
@@ -38,6 +39,7 @@ BENCHMARKS: Mapping[str, Callable[[Rig], Awaitable[list[Figure]]]] = {
     "accept": accept,
     "latency": latency,
     "turns": turns,
+    "webhook": webhook,
     "money": money,
 }
 

@@ -20,11 +20,12 @@ from arq.worker import Worker, func
 from redis.asyncio import ConnectionPool
 
 from benchmarks.subject import PLAIN_FUNCTION, CountingConnection, Subject, WorkerSpec
+from shared.heap import settle_heap
 from shared.redis import connect
 from shared.wire import TURN_FUNCTION
 from workers.queue import codec
 from workers.queue.attempt import ENDLESS_S
-from workers.queue.start import POLL_S, settle_heap
+from workers.queue.start import POLL_S
 from workers.queue.verdicts import Ended
 from workers.queue.worker import LeaseWorker
 

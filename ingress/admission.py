@@ -14,7 +14,7 @@ from agents.api import Agent
 from ingress import metrics
 from ingress.auth import Caller
 from ingress.limits import limits_of, rate_headers, spent, too_many
-from ingress.state import Ingress, ingress_of
+from ingress.state import Ingress
 from shared.budgets import Scope
 from shared.errors import BudgetExhausted, Busy, CallerError, Conflict, QueueFull, RateLimited, Unavailable
 from shared.jobs import JobRecord, JobState
@@ -26,6 +26,7 @@ from shared.tenants import Arrival
 from shared.wire import Policy, TurnPayload
 
 FULL_RETRY_AFTER_S = 5
+_AS_THE_AGENT = Arrival()
 
 
 class Admitting(NamedTuple):
@@ -56,7 +57,7 @@ def admitting(
     policy: Policy | None = None,
 ) -> Admitting:
     """`ttl_s` and `policy` are the message's own, if it has some."""
-    wanted = caller.terms.policies.get(agent.id, Arrival())
+    wanted = caller.terms.policies.get(agent.id, _AS_THE_AGENT)
     window_s = agent.merge_window_s if wanted.merge_window_s is None else wanted.merge_window_s
     return Admitting(ttl_s or ingress.settings.ttl_s, repeat, policy or wanted.policy or agent.policy, window_s)
 
@@ -67,12 +68,11 @@ def traced(request: Request) -> dict[str, str]:
     return trace.headers()
 
 
-async def admit(request: Request, caller: Caller, payload: TurnPayload, how: Admitting) -> Admitted:
+async def admit(ingress: Ingress, request: Request, caller: Caller, payload: TurnPayload, how: Admitting) -> Admitted:
     """The job is accepted, now or before. Raises what else may become of a message.
 
     From here on every answer to the request, refusals too, says how the sender's rate windows stand.
     """
-    ingress = ingress_of(request)
     admission = await _admit(ingress, payload, how, _limits(ingress, caller, payload))
     _note(payload, admission)
     request.scope["answer_headers"] = headers = rate_headers(admission.windows)
@@ -126,18 +126,26 @@ async def _admit(ingress: Ingress, payload: TurnPayload, how: Admitting, limits:
         metrics.count_admission(payload.agent, "closed")
     ingress.pressure.check()
 
-    def call() -> Awaitable[Admission]:
-        enqueued_ms = time.time_ns() // 1_000_000
-        return ingress.intake.admit(payload, enqueued_ms=enqueued_ms, limits=limits, **how._asdict())
-
     try:
-        return await call()
+        return await _ask(ingress, payload, how, limits)
     except Unavailable:
         try:
-            return await call()
+            return await _ask(ingress, payload, how, limits)
         except Unavailable:
             metrics.count_admission(payload.agent, "unavailable")
             raise
+
+
+def _ask(ingress: Ingress, payload: TurnPayload, how: Admitting, limits: Limits) -> Awaitable[Admission]:
+    return ingress.intake.admit(
+        payload,
+        ttl_s=how.ttl_s,
+        enqueued_ms=time.time_ns() // 1_000_000,
+        idempotency=how.idempotency,
+        policy=how.policy,
+        merge_window_s=how.merge_window_s,
+        limits=limits,
+    )
 
 
 def _note(payload: TurnPayload, admission: Admission) -> None:

@@ -64,8 +64,7 @@ def principal_of(row: Mapping[str, Any]) -> Principal:
     return Principal(row["tenant_id"], list(row["scopes"]), settings.terms(row["settings_version"]))
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(msgspec.Struct, frozen=True):
     """A request's tenant. `key_sha256` is empty when a read token was used."""
 
     tenant: str
@@ -105,6 +104,17 @@ class ApiKeys:
         self._ttl_s = ttl_s
         self._known: OrderedDict[str, _Known] = OrderedDict()
         self._lookups: dict[str, asyncio.Task[Principal | None]] = {}
+
+    def at_hand(self, authorization: bytes) -> tuple[str, Principal] | None:
+        """What `known_by_key` would find, if this process knows it and need not confirm it soon; nobody is asked."""
+        if not authorization.startswith(b"Bearer "):
+            return None
+        sha256 = hashlib.sha256(authorization[7:]).hexdigest()
+        known = self._known.get(sha256)
+        if known is None or known.principal is None or time.monotonic() - known.confirmed_s > self._ttl_s / 2:
+            return None
+        self._known.move_to_end(sha256)
+        return sha256, known.principal
 
     async def resolve(self, key: str, attempt: Attempt) -> tuple[str, Principal | None]:
         """The key's SHA-256 and what it stands for; None when it is not valid. Raises RateLimited or Unavailable."""

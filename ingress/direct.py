@@ -11,6 +11,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from ingress.requests import Incoming
+
 
 class Direct:
     """`route` has no parameters but text, and `endpoint` is its endpoint, not yet wrapped."""
@@ -28,5 +30,5 @@ class Direct:
             await self._otherwise(scope, receive, send)
             return
         scope["route"], scope["endpoint"], scope["path_params"] = self._route, self._endpoint, found.groupdict()
-        response = await self._endpoint(Request(scope, receive, send))
+        response = await self._endpoint(Incoming(scope, receive))
         await response(scope, receive, send)

@@ -7,7 +7,9 @@ it is, is what others send.
 
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, NamedTuple
+
+import msgspec
 
 from shared import keys
 from shared.budgets import DeploymentBudgets, Scope, scopes_of
@@ -19,6 +21,7 @@ Endpoint = Literal["webhook", "flows"]
 """A way in with a limit of its own for each user."""
 
 MINUTE_S, HOUR_S = 60, 3_600
+MINUTE_MS = 60_000
 _WHOSE = {
     "user": "messages of this user",
     "tier": "messages of this user, for its tier",
@@ -54,14 +57,15 @@ def limits_of(
     """
     if terms.unlimited:
         return UNLIMITED
-    windows = [*_of_user(terms, tenant, user_id, endpoint)] if user_id is not None else []
-    windows.append(Window("tenant", keys.rate("tenant", tenant), terms.rates.tenant_per_min, MINUTE_S))
-    windows.append(Window("global", keys.rate("global"), global_per_min, MINUTE_S))
-    scopes = scopes_of(
-        terms.budgets, deployment, tenant=tenant, user_id=user_id, conversation_id=conversation_id, at_ms=at_ms
-    )
-    limited = (each for each in scopes if each.budget_nano_usd is not None or each.budget_tokens is not None)
-    return Limits(tuple(windows), tuple(limited))
+    shared = _shared(terms, deployment, tenant, at_ms // MINUTE_MS, global_per_min)
+    windows, budgets = shared.windows, shared.budgets
+    if user_id is not None:
+        windows = (*_of_user(terms, tenant, user_id, endpoint), *windows)
+        if shared.user_month is not None:
+            budgets = (_of(shared.user_month, user_id), *budgets)
+    if shared.conversation is not None:
+        budgets = (_of(shared.conversation, conversation_id), *budgets)
+    return Limits(windows, budgets)
 
 
 def _of_user(terms: Terms, tenant: str, user_id: str, endpoint: Endpoint | None) -> Iterable[Window]:
@@ -73,6 +77,49 @@ def _of_user(terms: Terms, tenant: str, user_id: str, endpoint: Endpoint | None)
     tier = terms.tier_of(user_id)
     if tier is not None:
         yield Window("tier", keys.rate("tier", tenant, user_id), rates.tier_per_hour.of(tier), HOUR_S)
+
+
+class _Shared(NamedTuple):
+    """What is the same for all messages of a tenant within a minute; made once, it is most of the price of a list."""
+
+    of: tuple[Terms, DeploymentBudgets]
+    windows: tuple[Window, ...]
+    conversation: Scope | None
+    """Without the name in its key; None: it has no limit."""
+    user_month: Scope | None
+    budgets: tuple[Scope, ...]
+
+
+_made: dict[tuple[int, str, int, int], _Shared] = {}
+MAX_MADE = 4_096
+
+
+def _shared(terms: Terms, deployment: DeploymentBudgets, tenant: str, minute: int, global_per_min: int) -> _Shared:
+    """Found by the very object that the terms are, which the key's cache keeps: comparing them would cost too much."""
+    name = (id(terms), tenant, minute, global_per_min)
+    found = _made.get(name)
+    if found is None or found.of[0] is not terms or found.of[1] is not deployment:
+        if len(_made) >= MAX_MADE:
+            _made.clear()
+        found = _made[name] = _make_shared(terms, deployment, tenant, minute, global_per_min)
+    return found
+
+
+def _make_shared(terms: Terms, deployment: DeploymentBudgets, tenant: str, minute: int, global_per_min: int) -> _Shared:
+    of_tenant = Window("tenant", keys.rate("tenant", tenant), terms.rates.tenant_per_min, MINUTE_S)
+    of_all = Window("global", keys.rate("global"), global_per_min, MINUTE_S)
+    conversation, user_month, *scopes = (  # both keys end in a name, which is left out here
+        scope if scope.budget_nano_usd is not None or scope.budget_tokens is not None else None
+        for scope in scopes_of(
+            terms.budgets, deployment, tenant=tenant, user_id="", conversation_id="", at_ms=minute * MINUTE_MS
+        )
+    )
+    limited = tuple(scope for scope in scopes if scope is not None)
+    return _Shared((terms, deployment), (of_tenant, of_all), conversation, user_month, limited)
+
+
+def _of(scope: Scope, name: str) -> Scope:
+    return msgspec.structs.replace(scope, key=scope.key + name)
 
 
 def rate_headers(windows: Sequence[Standing]) -> dict[str, str]:

@@ -3,37 +3,35 @@
 Called by the request log and by the message route; `shared.telemetry.metrics` shows them.
 """
 
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import Gauge
 from starlette.types import Scope
 
-from shared.telemetry.metrics import QUICK_S, REGISTRY, child
+from shared.telemetry.counts import Counts, Durations, Level
+from shared.telemetry.metrics import QUICK_S, REGISTRY
 
 UNMATCHED = "unmatched"
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
-_requests = Counter(
+_requests = Counts(
     "switchboard_http_requests",
     "Requests that are over; status 0: the caller had gone before it was answered.",
     ["route", "method", "status"],
     registry=REGISTRY,
 )
-_durations = Histogram(
+_durations = Durations(
     "switchboard_http_request_duration_seconds",
     "From the first byte in to the last byte out; of streams and long polls their whole life.",
     ["route", "method"],
+    bounds_s=QUICK_S,
     registry=REGISTRY,
-    buckets=QUICK_S,
 )
-in_progress = Gauge("switchboard_http_requests_in_progress", "Requests not over yet.", registry=REGISTRY)
-_admissions = Counter(
+in_progress = Level("switchboard_http_requests_in_progress", "Requests not over yet.", registry=REGISTRY)
+_admissions = Counts(
     "switchboard_admissions", "Messages by what became of them.", ["agent", "outcome"], registry=REGISTRY
 )
 admission_closed = Gauge(
     "switchboard_admission_closed", "1 while Redis has no room and messages get 503.", registry=REGISTRY
 )
-
-_known: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
-"""Looking a child up by its labels costs more than counting."""
 
 
 def route_of(scope: Scope) -> str:
@@ -43,18 +41,11 @@ def route_of(scope: Scope) -> str:
 
 
 def count_request(route: str, method: str, status: int, seconds: float) -> None:
-    key = (route, method, status)
-    children = _known.get(key)
-    if children is None:
-        shown = method if method in _METHODS else "other"
-        children = _requests.labels(route, shown, str(status)), _durations.labels(route, shown)
-        if shown == method:
-            _known[key] = children
-    counter, histogram = children
-    counter.inc()
-    histogram.observe(seconds)
+    shown = method if method in _METHODS else "other"
+    _requests.of[route, shown, str(status)] += 1
+    _durations.observe((route, shown), seconds)
 
 
 def count_admission(agent: str, outcome: str) -> None:
     """`agent` is a registered one."""
-    child(_admissions, agent, outcome).inc()
+    _admissions.of[agent, outcome] += 1

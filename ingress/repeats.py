@@ -5,12 +5,13 @@ The digest names the key within its tenant and route, the fingerprint the body a
 
 import hashlib
 import re
+from collections.abc import Callable
 
 from starlette.requests import Request
 
 from ingress.requests import first_headers, header
 from shared.errors import InvalidRequest
-from shared.scripts import Idempotency
+from shared.scripts import NO_REPEAT, Idempotency
 
 MESSAGES_ROUTE = "POST /v1/agents/{agent_id}/messages"
 _BARE = re.compile(r"[\x21-\x7e]{1,255}")
@@ -19,19 +20,19 @@ _QUOTED = re.compile(r'"((?:[\x20\x21\x23-\x5b\x5d-\x7e]|\\["\\]){1,255})"')
 
 
 def idempotency_of(
-    request: Request, *, agent_id: str, body: bytes, caller: str, route: str = MESSAGES_ROUTE
+    request: Request, *, agent_id: str, body: Callable[[], bytes], caller: str, route: str = MESSAGES_ROUTE
 ) -> Idempotency:
-    """`caller` identifies the API key, `body` is the same for bodies that mean the same.
+    """`caller` identifies the API key, `body` gives the same for bodies that mean the same; most requests do not ask.
 
     Raises InvalidRequest for an unusable key.
     """
     if b"idempotency-key" in first_headers(request.scope):
         sent = request.headers.getlist("idempotency-key")
-        return Idempotency("key", _digest(route, _key(sent)), _fingerprint(agent_id, body))
+        return Idempotency("key", _digest(route, _key(sent)), _fingerprint(agent_id, body()))
     tries = header(request.scope, b"x-stainless-retry-count")
     if not (tries.isascii() and tries.isdecimal()):
-        return Idempotency()
-    fingerprint = _fingerprint(agent_id, body)
+        return NO_REPEAT
+    fingerprint = _fingerprint(agent_id, body())
     return Idempotency(
         "sdk-retry" if tries.strip("0") else "sdk-first", _digest(route, caller, fingerprint), fingerprint
     )

@@ -8,11 +8,12 @@ import re
 import time
 
 from starlette.requests import ClientDisconnect, Request
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ingress import metrics
+from ingress.answering import Answering
 from ingress.problems import respond
-from ingress.requests import header
+from ingress.requests import first_headers, header
 from shared.ids import uuid7
 from shared.telemetry import context, logs, tracing
 
@@ -28,40 +29,39 @@ class RequestLog:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        started_ns, status = time.perf_counter_ns(), 0
-        given = header(scope, b"x-request-id")
-        request_id = scope["request_id"] = given if _USABLE_ID.fullmatch(given) else uuid7()
-
-        async def send_with_id(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id.encode())]
-            await send(message)
-
+        started_ns = time.perf_counter_ns()
+        headers = first_headers(scope)
+        request_id = scope["request_id"] = _usable(headers.get(b"x-request-id")) or uuid7()
+        answering = Answering(send, request_id)
         context.begin(request_id=request_id)
-        metrics.in_progress.inc()
+        metrics.in_progress.now += 1
         # A trace is of a message: what only reads is not worth one.
         trace = tracing.of_request(header(scope, b"traceparent")) if scope["method"] == "POST" else None
         with tracing.root(trace, "http.server", scope["method"]) as span:
             scope["span"] = span
             try:
-                await self.app(scope, receive, send_with_id)
+                await self.app(scope, receive, answering)
             except ClientDisconnect:
                 pass  # nobody to answer
             except Exception as error:
-                if status:  # it is too late for another answer; the server cuts the connection
+                if answering.status:  # it is too late for another answer; the server cuts the connection
                     raise
                 response = await respond(Request(scope), error)
-                await response(scope, receive, send_with_id)
+                await response(scope, receive, answering)
             finally:
-                _conclude(scope, status, (time.perf_counter_ns() - started_ns) / 1e9)
+                _conclude(scope, answering.status, (time.perf_counter_ns() - started_ns) / 1e9)
+
+
+def _usable(given: bytes | None) -> str | None:
+    text = given and given.decode("latin-1")
+    return text if text and _USABLE_ID.fullmatch(text) else None
 
 
 def _conclude(scope: Scope, status: int, seconds: float) -> None:
     method, route = scope["method"], metrics.route_of(scope)
-    scope["span"].name(f"{method} {route}", request_id=scope["request_id"], status=status)
-    metrics.in_progress.dec()
+    if scope["span"].recorded:
+        scope["span"].name(f"{method} {route}", request_id=scope["request_id"], status=status)
+    metrics.in_progress.now -= 1
     metrics.count_request(route, method, status, seconds)
     lost = {"path": scope["path"][:MAX_PATH_CHARS]} if route == metrics.UNMATCHED else {}  # else the ids say it
     logs.wide(

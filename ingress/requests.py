@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 
 from starlette.requests import ClientDisconnect, Request
-from starlette.types import Scope
+from starlette.types import Receive, Scope
 
 from shared.errors import TooLarge
 
@@ -25,6 +25,13 @@ def first_headers(scope: Scope) -> Mapping[bytes, bytes]:
 def header(scope: Scope, name: bytes) -> str:
     """Empty without one."""
     return first_headers(scope).get(name, b"").decode("latin-1")
+
+
+class Incoming(Request):
+    """A request whose body is read by `read_body` only: Starlette's own start makes ready for forms and streams too."""
+
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        self.scope, self._receive = scope, receive
 
 
 async def read_body(request: Request, max_bytes: int) -> bytes:

@@ -13,7 +13,7 @@ from ingress.channels.directory import Channels
 from ingress.notices import Notices
 from ingress.pressure import Pressure
 from ingress.problems import unknown_job
-from ingress.requests import header
+from ingress.requests import first_headers, header
 from ingress.strangers import Strangers
 from ingress.tokens import ReadTokens
 from shared.budgets import DeploymentBudgets
@@ -44,8 +44,11 @@ class Ingress:
 
     async def authenticate(self, request: Request, scope: Literal["chat", "admin", "operator"] = "chat") -> Caller:
         """The caller by `Authorization: Bearer`. Raises Unauthorized, RateLimited, Forbidden or Unavailable."""
-        attempt = self.strangers.attempt(request.scope)
-        sha256, principal = await known_by_key(self.api_keys, header(request.scope, b"authorization"), attempt)
+        found = self.api_keys.at_hand(first_headers(request.scope).get(b"authorization", b""))
+        if found is None:
+            attempt = self.strangers.attempt(request.scope)
+            found = await known_by_key(self.api_keys, header(request.scope, b"authorization"), attempt)
+        sha256, principal = found
         context.bind(tenant=principal.tenant)
         if not principal.may(scope):
             raise Forbidden(f"This API key lacks the scope `{scope}`.")

@@ -20,6 +20,7 @@ from ops.usage import command as usage
 from ops.users import command as users
 from shared.config import Settings, unknown_variables
 from shared.errors import ConfigError, SwitchboardError
+from shared.heap import settle_heap
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(channels.app, name="channels")
@@ -73,7 +74,9 @@ def ingress(
     from ops.serve import serve  # noqa: PLC0415 - loaded by this command only
 
     settings = _settings(host=host, port=port)
-    serve(create_app(settings), settings)
+    app = create_app(settings)
+    settle_heap()
+    serve(app, settings)
 
 
 @app.command()

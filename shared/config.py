@@ -88,6 +88,23 @@ def _networks(value: str) -> str:
     return value
 
 
+def _channel_urls(value: str) -> str:
+    """Raises ValueError for what is not `kind=address`, with commas."""
+    read_channel_urls(value)
+    return value
+
+
+def read_channel_urls(value: str) -> dict[str, str]:
+    """By kind. Raises ValueError."""
+    found = {}
+    for part in filter(None, (each.strip() for each in value.split(","))):
+        kind, separator, url = part.partition("=")
+        if not separator or urlsplit(url).scheme not in {"http", "https"} or not urlsplit(url).hostname:
+            raise ValueError(part)
+        found[kind.strip()] = url.strip().rstrip("/")
+    return found
+
+
 Usd = Annotated[
     str,
     Field(description="US dollars as a decimal number with at most 9 decimals, or none", examples=["50"]),
@@ -97,6 +114,16 @@ Networks = Annotated[
     str,
     Field(description="IP addresses or networks with commas between them", examples=["10.0.0.0/8,192.0.2.7"]),
     AfterValidator(_networks),
+]
+
+
+ChannelUrls = Annotated[
+    str,
+    Field(
+        description="kinds of channels with their addresses, with commas between them",
+        examples=["whatsapp=http://127.0.0.1:8002/messengers/whatsapp"],
+    ),
+    AfterValidator(_channel_urls),
 ]
 
 
@@ -231,11 +258,15 @@ class Settings(BaseSettings):
     """Requests under way in one delivery process."""
     delivery_per_receiver: Positive = 4
     """Requests under way to one receiver, in all delivery processes together: one that hangs holds up nobody else."""
+    delivery_per_channel: Positive = 40
+    """The same for one messenger's channel: each request is another conversation's."""
     delivery_timeout_s: Seconds = 15.0
     delivery_give_up_days: Positive = 5
     """An endpoint that failed for so long without one success is disabled."""
     delivery_allow_private: bool = False
     """Callback URLs and endpoints may lead to private addresses and any port: for development and tests only."""
+    channel_urls: ChannelUrls = ""
+    """Where messengers' APIs are instead of at their providers, by kind: for stand-ins and proxies."""
     webhook_secret: SecretStr = SecretStr("")
     """Secrets that sign webhooks are derived from it; `secret` when not given. A change changes all of them."""
     smtp_url: SmtpUrl | None = None
@@ -263,6 +294,10 @@ class Settings(BaseSettings):
     db_pool_size: Positive = 10
     db_prepared_statements: bool = True
     """`false` behind a PgBouncer in transaction mode that does not track them: before 1.21, or told not to."""
+
+    def channel_base_urls(self) -> dict[str, str]:
+        """`channel_urls` by kind, without a slash at the end."""
+        return read_channel_urls(self.channel_urls)
 
     @classmethod
     def read(cls, overrides: Mapping[str, Any] | None = None) -> "Settings":
@@ -335,6 +370,10 @@ def _contradictions(settings: Settings) -> list[Fault]:
         name = environment_name("credentials_key")
         words = "32 bytes in base64, or several with commas"
         faults.append(Fault(name, shown(name, sealing), words, "$(openssl rand -base64 32)"))
+    plain = [url for url in settings.channel_base_urls().values() if not url.startswith("https://")]
+    if settings.environment == "production" and plain:
+        name = environment_name("channel_urls")
+        faults.append(Fault(name, plain[0], "https:// in production", "whatsapp=https://graph.example.org"))
     for low, high in _ORDERED:
         most = getattr(settings, high)
         if (value := getattr(settings, low)) > most:

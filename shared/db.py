@@ -60,7 +60,7 @@ def jsonb(value: object) -> str:
         text = msgspec.json.encode(value).decode()
     except UnicodeEncodeError:
         text = json.dumps(msgspec.to_builtins(value), ensure_ascii=False).encode(errors="replace").decode()
-    return _NUL.sub(r"\1\\ufffd", text)
+    return _NUL.sub(r"\1\\ufffd", text) if "\\u0000" in text else text
 
 
 class PoolUsage(NamedTuple):

@@ -27,6 +27,7 @@
     sb:channel:<id>          string  JSON of a channel: tenant, settings, credentials (encrypted), terms
     sb:notice:<tenant>:<conv> string  a user was told of a refusal; no more until it expires
     sb:inbox                 stream  what channels brought and is no message, until Postgres has it
+    sb:working               list    JSON of jobs of channels whose work has begun, capped; whoever shows it pops them
     sb:spent:<scope>         hash    usd, usd_held, tok, tok_held of a budget scope (shared.budgets)
     sb:model:<spec>          hash    of `provider:model`: its circuit breaker, a pause, what its provider says is left
     sb:models                set     those that were ever open or paused
@@ -51,6 +52,7 @@
 DEFAULT_QUEUE = "arq:queue"
 ENDED = "sb:ended"
 INBOX = "sb:inbox"
+WORKING = "sb:working"
 DEPLOYMENT = "sb:deployment"
 MONEY = "sb:money"
 UNPOSTED = "sb:money:unposted"

@@ -45,7 +45,7 @@ class Limits(msgspec.Struct, frozen=True):
 
     @property
     def keys(self) -> list[str]:
-        return [*(window.key for window in self.windows), *(scope.key for scope in self.budgets)]
+        return [window.key for window in self.windows] + [scope.key for scope in self.budgets]
 
     @property
     def arguments(self) -> list[str | int]:
@@ -54,14 +54,15 @@ class Limits(msgspec.Struct, frozen=True):
         for window in self.windows:
             found += (window.limit, window.length_s * 1_000_000)
         for scope in self.budgets:
-            most = (scope.most_nano_usd, scope.most_tokens)
-            found += ("" if amount is None else amount for amount in most)
+            nano_usd, tokens = scope.most_nano_usd, scope.most_tokens
+            found += ("" if nano_usd is None else nano_usd, "" if tokens is None else tokens)
         return found
 
     def standings(self, rooms: Sequence[int]) -> tuple[Standing, ...]:
         """From the script's answer: room and µs of each window in turn."""
-        pairs = zip(self.windows, rooms[::2], rooms[1::2], strict=True)
-        return tuple(Standing(window, room, left_us) for window, room, left_us in pairs)
+        if not self.windows:
+            return ()
+        return tuple([Standing(*each) for each in zip(self.windows, rooms[::2], rooms[1::2], strict=True)])
 
 
 UNLIMITED = Limits()

@@ -6,7 +6,6 @@ script starts with `#!lua` flags, followed by `_prelude.lua` and what else it ne
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, Literal
 
@@ -51,8 +50,7 @@ class Script:
 _admit, _cancel, _read, _events, _forget = (Script(name) for name in ("admit", "cancel", "read", "events", "forget"))
 
 
-@dataclass(frozen=True, slots=True)
-class Idempotency:
+class Idempotency(msgspec.Struct, frozen=True):
     """How a repeated request is recognised.
 
     `key`: the caller sent an Idempotency-Key. `sdk-first`: an SDK's first try, remembered for its own retries.
@@ -68,8 +66,10 @@ class Idempotency:
     """How long it is remembered; None: as the settings say for its mode."""
 
 
-@dataclass(frozen=True, slots=True)
-class Admission:
+NO_REPEAT = Idempotency()
+
+
+class Admission(msgspec.Struct, frozen=True):
     """What `admit` decided.
 
     `accepted`: queued, `position` 0 is the head of its conversation. `replayed`: `job_id` was accepted before.
@@ -126,7 +126,7 @@ class Intake:
 
         With the policy `merge` it waits `merge_window_s` for another one, at most MAX_MERGE_WINDOW_S altogether.
         """
-        settings, repeat = self._settings, idempotency or Idempotency()
+        settings, repeat = self._settings, idempotency or NO_REPEAT
         usual_ttl_s = settings.idempotency_ttl_s if repeat.mode == "key" else settings.sdk_retry_ttl_s
         names = [
             keys.queue(payload.queue),

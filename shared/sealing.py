@@ -66,6 +66,11 @@ class Sealer:
         return bool(self._keys) and sealed.startswith(f"{_VERSION}.{next(iter(self._keys))}.")
 
 
+def credentials_about(tenant: str, channel_id: str) -> str:
+    """What a channel's sealed credentials are bound to."""
+    return f"{tenant}/{channel_id}"
+
+
 def are_sealing_keys(text: str) -> bool:
     """Whether `Sealer` takes it."""
     try:

@@ -54,11 +54,17 @@ class Database:
 @pytest.fixture(scope="session")
 def stack_directory() -> Iterator[DataDirectory]:
     """The run's private folder, under a short path (sockets), removed at the end."""
-    path = Path(tempfile.mkdtemp(prefix="switchboard-tests-"))
+    path = Path(tempfile.mkdtemp(prefix="switchboard-tests-", dir=_roomy_memory()))
     path.chmod(0o711)  # for root: its servers run as another user
     with DataDirectory(path) as directory:
         yield directory
     shutil.rmtree(path, ignore_errors=True)
+
+
+def _roomy_memory() -> str | None:
+    """Where files live in memory and there is room for the run's: a database for every test costs a tenth there."""
+    memory = Path("/dev/shm")  # noqa: S108 (mkdtemp makes a private folder in it)
+    return str(memory) if memory.is_dir() and shutil.disk_usage(memory).free > 4 << 30 else None
 
 
 @pytest.fixture(scope="session")
@@ -187,7 +193,7 @@ def standin_process(stack_directory: DataDirectory) -> Iterator[Standin]:
 async def standin(standin_process: Standin) -> Standin:
     """The run's stand-in model server with default behaviour and empty books."""
     async with httpx.AsyncClient(base_url=standin_process.url) as client:
-        for path in ("/_behaviour", "/_served"):
+        for path in ("/_behaviour", "/_served", "/messengers/_served"):
             (await client.delete(path)).raise_for_status()
     return standin_process
 

@@ -15,8 +15,10 @@ from shared.budgets import DeploymentBudgets, Scope
 from shared.config import Settings
 from shared.db import Pool, open_pool
 from shared.errors import ConfigError
+from shared.heap import settle_heap
 from shared.redis import Commands, check_server, connect
 from shared.telemetry.metrics import REGISTRY, vitals
+from shared.wire import TurnPayload
 from workers.cache.flight import Cache
 from workers.cache.opened import open_cache
 from workers.erasure.subjects import Subjects
@@ -30,8 +32,9 @@ from workers.metrics import WorkerState, expect
 from workers.models.catalog import OpenModel, close_models, open_models
 from workers.probes import lease_of, serving
 from workers.queue.scripts import Claimed
-from workers.queue.start import chat_worker, settle_heap
+from workers.queue.start import chat_worker
 from workers.queue.worker import LeaseWorker
+from workers.replies.working import Begun
 from workers.routing.route import reachable
 from workers.scrape import announced
 from workers.turn.late import LateRows
@@ -81,7 +84,7 @@ async def open_worker(settings: Settings) -> AsyncIterator[LeaseWorker]:
         _check_models(agents, models)
         tokens.load()
         cache = await stack.enter_async_context(open_cache(settings, commands, deployment=mine.id))
-        desk = _Desk(cache)
+        desk = _Desk(cache, Begun(commands))
         store = TurnStore(pool, subjects := Subjects.of(settings, mine.id))
         money = await stack.enter_async_context(_open_money(settings, commands, pool, store, desk))
         worker = _wire(settings, commands, agents, models, desk, money, store, _drains(commands, pool, subjects, desk))
@@ -166,8 +169,8 @@ class _Desk:
 
     worker: LeaseWorker
 
-    def __init__(self, cache: Cache | None) -> None:
-        self.cache = cache
+    def __init__(self, cache: Cache | None, begun: Begun) -> None:
+        self.cache, self._begun = cache, begun
 
     async def reserve(
         self, job: Claimed, offers: Sequence[Offer], scopes: Sequence[Scope], *, seed: Amount | None = None
@@ -186,6 +189,9 @@ class _Desk:
 
     async def take_back(self, job: Claimed) -> None:
         await self.worker.emitter.take_back(job)
+
+    def begun(self, payload: TurnPayload) -> None:
+        self._begun.tell(payload)
 
     async def ended(self, job_id: str, state: str) -> None:
         await self.worker.tell_of_unstarted(job_id, state)

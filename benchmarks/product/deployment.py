@@ -33,11 +33,13 @@ class Deployment:
     postgres: Postgres
     books: asyncpg.Connection
     """As superuser: sees everything, counts nothing of its own in another database."""
+    model: Child
     model_port: int
     key: str = DEVELOPMENT_KEY
 
-    def ingress(self, port: int) -> "Process":
-        return self._process("ingress", ["-m", "ops", "ingress"], {"PORT": str(port)}, partial(_serves, port))
+    def ingress(self, port: int, **variables: str) -> "Process":
+        given = {"PORT": str(port), **variables}
+        return self._process("ingress", ["-m", "ops", "ingress"], given, partial(_serves, port))
 
     def worker(self, number: int) -> "Process":
         ports = {"SWITCHBOARD_METRICS_PORT": str(free_port())}
@@ -116,8 +118,8 @@ async def open_deployment(rig: Rig) -> AsyncIterator[Deployment]:
         port = free_port()
         argv = [sys.executable, "-m", "benchmarks.product.model", str(port), str(MODEL_MS)]
         program = Program(name="model", argv=argv, log=rig.directory.log("model"))
-        await stack.enter_async_context(Process(program, partial(_serves, port)).running())
-        yield Deployment(rig, postgres, books, port)
+        model = await stack.enter_async_context(Process(program, partial(_serves, port)).running())
+        yield Deployment(rig, postgres, books, model, port)
 
 
 def free_port() -> int:

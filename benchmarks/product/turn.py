@@ -54,8 +54,9 @@ class Running:
     """Commands of ours, which the subject did not send."""
 
     def cpu_s(self) -> dict[str, float]:
-        """CPU time each kind of process has used so far."""
-        return {name: cpu_s(children) for name, children in self.children.items()}
+        """CPU time each kind of process has used so far; what measures and what it measures share the cores."""
+        used_s = {name: cpu_s(children) for name, children in self.children.items()}
+        return {**used_s, "the model server": cpu_s([self.deployment.model]), "the load": time.process_time()}
 
     async def say(self, client: Client) -> str:
         """Accept one message of a conversation of its own; its job's id."""

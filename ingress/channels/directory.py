@@ -21,7 +21,7 @@ from shared.channels.registry import AnyChannel
 from shared.config import Settings
 from shared.errors import NotFound, Unavailable
 from shared.redis import Commands
-from shared.sealing import Sealer, Unreadable
+from shared.sealing import Sealer, Unreadable, credentials_about
 from shared.tenants import Terms, read_settings
 
 log = structlog.get_logger(__name__)
@@ -70,11 +70,6 @@ def record_of(row: Mapping[str, Any]) -> ChannelRecord:
     except ValueError as error:
         log.error("channel_unreadable", channel=channel.get("id"), error=str(error))  # noqa: TRY400 - the fault is in the row
         raise Unavailable("the channel cannot be read") from error
-
-
-def credentials_about(tenant: str, channel_id: str) -> str:
-    """What sealed credentials are bound to."""
-    return f"{tenant}/{channel_id}"
 
 
 class Channels:

@@ -75,7 +75,9 @@ async def take(
     """Admits the question, in one round trip unless it is a repeat."""
     agent = agent_of(ingress, question.model)
     route = f"{request.method} {request.scope['route'].path}"
-    repeat = idempotency_of(request, agent_id=agent.id, body=question.canonical, caller=caller.key_sha256, route=route)
+    repeat = idempotency_of(
+        request, agent_id=agent.id, body=lambda: question.canonical, caller=caller.key_sha256, route=route
+    )
     payload = TurnPayload(
         job_id=uuid7(),
         tenant=caller.tenant,
@@ -89,7 +91,7 @@ async def take(
         trace=traced(request),
         request_id=request.scope["request_id"],
     )
-    admitted = await admit(request, caller, payload, admitting(ingress, caller, agent, repeat, policy=policy))
+    admitted = await admit(ingress, request, caller, payload, admitting(ingress, caller, agent, repeat, policy=policy))
     headers = {"cache-control": "no-store", **admitted.headers}
     if admitted.record is not None:
         return Taken(admitted.record, headers)

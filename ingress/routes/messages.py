@@ -32,9 +32,9 @@ async def post_message(request: Request) -> Response:
     if agent is None:
         raise NotFound("There is no such agent; `GET /v1/agents` lists them.")
     body = parse_message(await read_body(request, ingress.settings.max_body_bytes), ingress.settings)
-    repeat = idempotency_of(request, agent_id=agent.id, body=body.canonical(), caller=caller.key_sha256)
+    repeat = idempotency_of(request, agent_id=agent.id, body=body.canonical, caller=caller.key_sha256)
     how = admitting(ingress, caller, agent, repeat, ttl_s=body.ttl_s, policy=body.policy)
-    admitted = await admit(request, caller, _payload(request, caller, agent, body), how)
+    admitted = await admit(ingress, request, caller, _payload(request, caller, agent, body), how)
     if admitted.record is not None:
         return _shown(ingress, admitted.record, 202, admitted.headers)
     record = await ingress.find(caller.tenant, admitted.job_id)

@@ -13,8 +13,7 @@ import msgspec
 import structlog
 
 from agents.api import Agent
-from ingress.channels.directory import credentials_about
-from ops.channels.document import Fault, checked, held
+from ops.channels.document import Fault, checked, held, spelled
 from ops.channels.records import ChannelRow, KeptRow
 from ops.tenants.books import no_such_tenant
 from shared import keys
@@ -23,7 +22,7 @@ from shared.channels.registry import AnyChannel
 from shared.db import Pool, jsonb
 from shared.errors import Conflict, Forbidden, InvalidRequest, NotFound, Unavailable
 from shared.redis import Commands
-from shared.sealing import Sealer, Unreadable
+from shared.sealing import Sealer, Unreadable, credentials_about
 from shared.tenants import merged
 from sql import queries
 
@@ -88,7 +87,7 @@ class ChannelBooks:
         if adapter is None:
             words = f"is not known; there are {', '.join(self._adapters)}"
             raise _faulty([{"field": "kind", "message": words}])
-        settings, credentials = merged({}, new.settings), merged({}, new.credentials)
+        settings, credentials = spelled(adapter, merged({}, new.settings)), merged({}, new.credentials)
         self._check(adapter, new.agent, settings, credentials)
         channel_id = "ch-" + "".join(secrets.choice(_ID_CHARACTERS) for _ in range(16))
         document = {
@@ -143,6 +142,13 @@ class ChannelBooks:
             log.warning("channel_not_forgotten", channel=channel_id, error=str(error))
         return msgspec.json.decode(raw, type=ChannelRow)
 
+    async def resume(self, tenant: str | None, channel_id: str, by: str) -> ChannelRow:
+        """Its replies are tried again at once; nothing changes for one that is not paused."""
+        raw = await self.writing().fetchval(queries["resume_channel"], tenant, channel_id, by)
+        if raw is None:
+            raise no_such_channel()
+        return msgspec.json.decode(raw, type=ChannelRow)
+
     async def reseal(self, by: str) -> tuple[int, list[str]]:
         """Seals all credentials with the first key. How many were, and the channels whose none of the keys opens."""
         done, unreadable, after = 0, [], None
@@ -181,7 +187,7 @@ class ChannelBooks:
         """None when another change came first."""
         old, adapter = found.row, self._adapter(found.row)
         columns = {name: wish.columns.get(name, getattr(old, name)) for name in _COLUMNS}
-        settings = merged(old.settings, wish.settings)
+        settings = spelled(adapter, merged(old.settings, wish.settings))
         self._check(adapter, str(columns["agent"]), settings, credentials)
         document = {**columns, "settings": settings, "held": held(adapter, credentials)}
         sealed = self._seal(old.tenant, old.id, credentials)

@@ -93,6 +93,12 @@ def remove(channel: ChannelId, json: Json = False) -> None:
 
 
 @app.command()
+def resume(channel: ChannelId, json: Json = False) -> None:
+    """Try a paused channel's replies again, now."""
+    _run(lambda terminal: terminal.resume(channel), json=json)
+
+
+@app.command()
 def kept(
     channel: ChannelId,
     limit: Annotated[int, typer.Option(min=1, max=200, help="The newest.")] = 20,

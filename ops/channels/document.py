@@ -31,6 +31,15 @@ def checked(adapter: AnyChannel, settings: Mapping[str, Any], credentials: Mappi
     ]
 
 
+def spelled(adapter: AnyChannel, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Whole numbers where text is wanted become it: ids of digits look like numbers on a command line."""
+    texts = {field.name for field in msgspec.structs.fields(adapter.settings) if field.type in (str, str | None)}
+    return {
+        name: str(value) if name in texts and isinstance(value, int) and not isinstance(value, bool) else value
+        for name, value in settings.items()
+    }
+
+
 def held(adapter: AnyChannel, credentials: Mapping[str, Any]) -> dict[str, int]:
     """Which credentials there are, and how many of each."""
     names = [field.name for field in msgspec.structs.fields(adapter.credentials)]

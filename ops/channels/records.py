@@ -7,6 +7,22 @@ import msgspec
 from shared.jobs import rfc3339
 
 
+class Pause(msgspec.Struct, frozen=True, kw_only=True):
+    """Why no reply goes out: the provider refuses the channel as a whole, or it cannot be used as it is."""
+
+    code: str
+    message: str
+    status: int | None = None
+    since_us: int
+    until_us: int | None
+    """Then one reply tries; a change of the channel, or `resume`, has all of them tried at once."""
+
+    def resource(self) -> dict[str, Any]:
+        until = None if self.until_us is None else rfc3339(self.until_us)
+        shown = {"code": self.code, "message": self.message, "status": self.status}
+        return {**shown, "since_at": rfc3339(self.since_us), "until_at": until}
+
+
 class ChannelRow(msgspec.Struct, frozen=True, kw_only=True):
     """A messenger through which a tenant's users write."""
 
@@ -26,9 +42,11 @@ class ChannelRow(msgspec.Struct, frozen=True, kw_only=True):
     """Rises by one with every change."""
     created_us: int
     updated_us: int
+    paused: Pause | None = None
 
     def resource(self) -> dict[str, Any]:
         fields = msgspec.to_builtins(self)
+        fields["paused"] = None if self.paused is None else self.paused.resource()
         shown: dict[str, Any] = {"id": fields.pop("id"), "object": "channel"}
         for name, value in fields.items():
             if name.endswith("_us"):

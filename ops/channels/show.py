@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from ops.channels.records import ChannelRow, KeptRow
 from ops.tenants.show import as_json, line, plain, table, when
 
-_CHANNELS = ("channel", "tenant", "kind", "name", "agent", "version", "credentials", "webhook")
+_CHANNELS = ("channel", "tenant", "kind", "name", "agent", "version", "credentials", "replies", "webhook")
 _KEPT = ("received", "reason", "times", "payload")
 _SHOWN_CHARS = 200
 
@@ -30,6 +30,8 @@ class Printer:
             line(f"{name:<12} {value}")
         for name, value in channel.settings.items():
             line(f"{name:<12} {plain(str(value))}")
+        if (paused := channel.paused) is not None:
+            line(f"{'paused':<12} since {when(paused.since_us)}: {plain(paused.code)}: {plain(paused.message)}")
 
     def kept(self, kept: Sequence[KeptRow]) -> None:
         if self._json:
@@ -42,7 +44,8 @@ def _cells(channel: ChannelRow) -> list[str]:
     held = ",".join(f"{name}×{count}" if count > 1 else name for name, count in channel.credentials.items())
     webhook = str(channel.resource()["webhook"])
     names = [channel.id, channel.tenant, channel.kind, plain(channel.name), channel.agent]
-    return [*names, str(channel.version), held, webhook]
+    replies = "go out" if channel.paused is None else f"paused: {plain(channel.paused.code)}"
+    return [*names, str(channel.version), held, replies, webhook]
 
 
 def _payload(kept: KeptRow) -> str:

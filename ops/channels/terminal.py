@@ -126,6 +126,9 @@ class Terminal:
     async def remove(self, channel_id: str) -> None:
         self._printer.channel(await self._books.remove(None, channel_id, self._by))
 
+    async def resume(self, channel_id: str) -> None:
+        self._printer.channel(await self._books.resume(None, channel_id, self._by))
+
     async def kept(self, channel_id: str, limit: int) -> None:
         self._printer.kept(await self._books.kept(None, channel_id, limit))
 

@@ -27,7 +27,13 @@ from ops.channels.books import ChannelBooks
 from ops.console.load import Load
 from ops.console.openapi.operations import CONSOLE
 from ops.console.routes.alerts import AlertResource, list_alert_events, list_alerts, test_alert
-from ops.console.routes.channels import ChannelResource, ChannelsResource, list_kept, rotate_channel
+from ops.console.routes.channels import (
+    ChannelResource,
+    ChannelsResource,
+    list_kept,
+    resume_channel,
+    rotate_channel,
+)
 from ops.console.routes.dead import DeadJobResource, DeadJobsRetry, list_dead_jobs, retry_dead_job
 from ops.console.routes.deliveries import (
     EndpointResource,
@@ -115,6 +121,7 @@ ROUTES = [
     Route("/v1/channels", ChannelsResource),
     Route("/v1/channels/{channel_id}", ChannelResource),
     Route("/v1/channels/{channel_id}/rotate", rotate_channel, methods=["POST"]),
+    Route("/v1/channels/{channel_id}/resume", resume_channel, methods=["POST"]),
     Route("/v1/channels/{channel_id}/kept", list_kept, methods=["GET"]),
     Route("/v1/usage", show_usage),
     Route("/v1/endpoints", EndpointsResource),

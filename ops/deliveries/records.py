@@ -4,6 +4,7 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
+from ops.channels.records import Pause
 from shared.jobs import rfc3339
 from workers.delivery.events import event_of
 
@@ -48,10 +49,10 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     """The `webhook-id`, the same at every attempt."""
     tenant: str
-    kind: Literal["webhook", "slack", "email"]
+    kind: Literal["webhook", "slack", "email", "channel"]
     event_type: str
     url: str
-    """For e-mail the addressee."""
+    """For e-mail the addressee; of a reply through a messenger `channel://` and the channel's id."""
     endpoint_id: str | None
     job_id: str | None
     run: int | None
@@ -64,32 +65,69 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
     created_us: int
     finished_us: int | None
     error: DeliveryError | None
+    paused: Pause | None = None
+    """Of a reply: its channel is."""
 
     def resource(self) -> dict[str, Any]:
         return _resource(self, "delivery")
 
 
 class LogEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """One request that is over. `unknown`: our process ended meanwhile, and it may have arrived."""
+    """One attempt that is over. `unknown`: our process or the connection ended meanwhile, and it may have arrived; code
+    `resent`: a message that may have arrived was sent again. `put_off`: a limit, or a paused channel."""
 
     attempt: int
     ended_us: int
-    outcome: Literal["delivered", "failed", "unknown"]
+    outcome: Literal["delivered", "failed", "unknown", "put_off"]
     status: int | None
     code: str | None
     message: str | None
     latency_ms: float | None
 
 
+class MessageStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """What a messenger told of a message."""
+
+    state: Literal["sent", "delivered", "read", "played", "failed"]
+    at_us: int | None
+    """By its own clock."""
+    error: dict[str, Any] | None
+
+
+class ReplyPart(msgspec.Struct, frozen=True, kw_only=True):
+    """One message of a reply."""
+
+    part: int
+    """From 1 on."""
+    form: Literal["text", "template"]
+    state: Literal["waiting", "sending", "unknown", "sent"]
+    """`unknown`: it may have arrived."""
+    resent: int
+    """How often it was sent again though it may have arrived."""
+    message_id: str | None
+    """The messenger's."""
+    began_us: int | None
+    ended_us: int | None
+    status: Literal["sent", "delivered", "read", "played", "failed"] | None
+    """The furthest one that the messenger told."""
+    statuses: list[MessageStatus]
+
+    def resource(self) -> dict[str, Any]:
+        return {**_shown(self), "statuses": [_shown(one) for one in self.statuses]}
+
+
 class DeliveryDetail(Delivery, frozen=True, kw_only=True):
     body: dict[str, Any]
     log: list[LogEntry]
+    parts: list[ReplyPart] = []
+    """Of a reply through a messenger: its messages."""
 
     def resource(self) -> dict[str, Any]:
         shown = _resource(self, "delivery")
         del shown["body"]
         event = event_of(self.event_type, self.sequence, self.created_us, self.body)
-        return {**shown, "event": event, "log": [_shown(entry) for entry in self.log]}
+        log, parts = [_shown(entry) for entry in self.log], [part.resource() for part in self.parts]
+        return {**shown, "event": event, "log": log, "parts": parts}
 
 
 class NewSecret(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,15 +143,17 @@ class NewSecret(msgspec.Struct, frozen=True, kw_only=True):
 
 def _resource(row: msgspec.Struct, kind: str) -> dict[str, Any]:
     shown = _shown(row)
+    if isinstance(row, Delivery):
+        shown["paused"] = None if row.paused is None else row.paused.resource()
     return {"id": shown.pop("id"), "object": kind, **shown}
 
 
 def _shown(row: msgspec.Struct) -> dict[str, Any]:
-    """Each `*_us` becomes an RFC 3339 `*_at`."""
+    """Each `*_us` becomes an RFC 3339 `*_at`, and `at_us` becomes `at`."""
     shown: dict[str, Any] = {}
     for name, value in msgspec.to_builtins(row).items():
         if name.endswith("_us"):
-            shown[f"{name[:-3]}_at"] = None if value is None else rfc3339(value)
+            shown[f"{name[:-3]}_at".removeprefix("at_")] = None if value is None else rfc3339(value)
         else:
             shown[name] = value
     return shown

@@ -26,7 +26,7 @@ from shared.ids import is_uuid
 
 PAGE = 200
 _ENDPOINTS = ("id", "tenant", "url", "event_types", "disabled_why", "failures", "description")
-_DELIVERIES = ("id", "tenant", "event_type", "state", "attempts", "sequence", "created_at", "url")
+_DELIVERIES = ("id", "tenant", "event_type", "state", "why", "attempts", "sequence", "created_at", "url")
 B = TypeVar("B", bound=BaseModel)
 
 
@@ -116,7 +116,7 @@ class Terminal:
 
     async def list(self, wanted: Mapping[str, str | None], limit: int) -> int:
         found = [one async for one in self._matching(wanted, limit)]
-        self._printer.rows([one.resource() for one in found], _DELIVERIES)
+        self._printer.rows([{**one.resource(), "why": _why(one)} for one in found], _DELIVERIES)
         return 0
 
     async def show(self, delivery: str) -> int:
@@ -148,6 +148,13 @@ class Terminal:
             if not page:
                 return
             last, left = page[-1].id, None if left is None else left - len(page)
+
+
+def _why(one: Delivery) -> str | None:
+    """In a word: what it waits for, or failed by."""
+    if one.paused is not None:
+        return f"paused: {one.paused.code}"
+    return None if one.error is None else one.error.code
 
 
 def checked(model: type[B], given: Mapping[str, Any]) -> B:

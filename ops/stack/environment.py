@@ -71,6 +71,9 @@ def for_children(settings: Settings, ports: Ports, backends: Backends) -> Mappin
         standin = f"http://127.0.0.1:{ports.standin}"
         environment |= {"OPENAI_API_KEY": STANDIN_KEY, "OPENAI_BASE_URL": f"{standin}/v1"}
         environment |= {"ANTHROPIC_API_KEY": STANDIN_KEY, "ANTHROPIC_BASE_URL": standin}
+        if "channel_urls" not in settings.model_fields_set:
+            urls = (f"{kind}={standin}/messengers/{kind}" for kind in ("whatsapp", "twilio", "telegram", "slack"))
+            environment["SWITCHBOARD_CHANNEL_URLS"] = ",".join(urls)
     if not settings.credentials_key.get_secret_value():
         environment["SWITCHBOARD_CREDENTIALS_KEY"] = CREDENTIALS_KEY
     if "log_format" not in settings.model_fields_set:

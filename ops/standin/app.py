@@ -3,6 +3,7 @@
     POST /_behaviour   replace the rules (ops.standin.behaviour)    GET shows them, DELETE resets
     GET  /_served      the books (ops.standin.books); `?last=N` bounds the list    DELETE resets
     GET  /_health      200 once it serves
+    …    /messengers   the messengers' APIs (ops.messengers)
 
 The control endpoints need no key: whoever reaches this server may steer it, so it binds to loopback by default.
 """
@@ -17,6 +18,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from ops.messengers.app import Messengers
 from ops.standin import behaviour, tokenizer
 from ops.standin.dialects.chat import Chat
 from ops.standin.dialects.embeddings import Embeddings
@@ -29,7 +31,8 @@ from shared.errors import InvalidRequest
 def create_app(standin: Standin | None = None) -> Starlette:
     """A stand-in of its own, or one over `standin`, for whoever must reach into it."""
     standin = standin or Standin()
-    return Starlette(routes=[*_model_routes(standin), *_control_routes(standin)], lifespan=_lifespan)
+    routes = [*_model_routes(standin), *_control_routes(standin), Messengers().mount()]
+    return Starlette(routes=routes, lifespan=_lifespan)
 
 
 @asynccontextmanager

@@ -71,6 +71,8 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
     match: str | None = None
     latency_ms: Milliseconds = 0
     """Before any answer, errors included."""
+    gather: Annotated[int, Meta(ge=0, le=100_000)] = 0
+    """Before any answer: so many calls must have been under way at once, of whatever rule."""
     ttft_ms: Milliseconds = 0
     """Between the head of a stream and its first token."""
     tokens_per_s: Annotated[float, Meta(gt=0)] | None = None

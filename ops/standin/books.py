@@ -5,6 +5,7 @@ leave, so that a caller who has the whole answer finds it booked. What a provide
 every call it took on, and the output generated before the end, however the call ended.
 """
 
+import asyncio
 import time
 from collections import Counter, deque
 from types import TracebackType
@@ -48,6 +49,7 @@ class Entry(msgspec.Struct, frozen=True):
 class Books:
     def __init__(self) -> None:
         self._concurrency = 0
+        self._gatherings: dict[int, asyncio.Event] = {}
         self.reset()
 
     def reset(self) -> None:
@@ -61,7 +63,17 @@ class Books:
     def open(self, ask: Ask, *, provider: Provider, operation: str, call_id: str, request_id: str) -> "OpenCall":
         self._concurrency += 1
         self._peak = max(self._peak, self._concurrency)
+        if (together := self._gatherings.pop(self._concurrency, None)) is not None:
+            together.set()
         return OpenCall(self, ask, provider, operation, (call_id, request_id))
+
+    def gathered(self, calls: int) -> asyncio.Event:
+        """Set once `calls` have been under way at once since the last reset."""
+        if self._peak >= calls:
+            here = asyncio.Event()
+            here.set()
+            return here
+        return self._gatherings.setdefault(calls, asyncio.Event())
 
     def enter(self, entry: Entry) -> None:
         """Only for `OpenCall.close`."""

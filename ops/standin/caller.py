@@ -68,6 +68,17 @@ class Caller:
         done, _ = await asyncio.wait({self._watch}, timeout=wait_s)
         return bool(done)
 
+    async def gone_before(self, event: asyncio.Event) -> bool:
+        """Wait for the event; True when the caller leaves first."""
+        if self._watch is None:
+            self._watch = self._callers.watch(self._receive)
+        happening = asyncio.ensure_future(event.wait())
+        try:
+            await asyncio.wait({self._watch, happening}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            happening.cancel()
+        return not event.is_set()
+
     def let_go(self) -> None:
         """End the watch; call it when the exchange is over."""
         if self._watch is not None:

@@ -67,8 +67,13 @@ class Endpoint:
             request_id=ids.request_id,
         ) as call:
             call.fault = None if fault is None else fault.label
-            if not rule.latency_ms or not await caller.gone_within(rule.latency_ms / 1000):
+            if not await self._left_while_waiting(caller, rule):
                 await self._decided(caller, ids, call, rule, fault)
+
+    async def _left_while_waiting(self, caller: Caller, rule: Rule) -> bool:
+        if rule.gather and await caller.gone_before(self.standin.books.gathered(rule.gather)):
+            return True
+        return rule.latency_ms > 0 and await caller.gone_within(rule.latency_ms / 1000)
 
     async def _decided(self, caller: Caller, ids: Ids, call: OpenCall, rule: Rule, fault: Fault | None) -> None:
         if fault is not None and (status := _error_status(fault, call.ask)) is not None:

@@ -20,6 +20,7 @@ from shared.scripts import Script
 from shared.wire import decode_turn
 from workers.maintenance.ends import UNREADABLE as UNREADABLE_ENDS
 from workers.maintenance.inbox import UNREADABLE as UNREADABLE_INBOX
+from workers.replies.working import Sign
 
 _erase, _erase_counter, _cache_drop = (Script(name) for name in ("erase", "erase_counter", "cache_drop"))
 
@@ -61,6 +62,7 @@ class Flight:
             )
         for stream in _STREAMS:
             await self._stream(whom, stream, before_us, found)
+        await self._working(whom, before_us, found)
         await self._named(whom, found)
         await self.repeats(whom, found.jobs, found.counts)
         return found
@@ -155,6 +157,16 @@ class Flight:
             names += [keys.rate("endpoint", endpoint, tenant, user) for endpoint in ("webhook", "flows")]
         for start in range(0, len(names), PAGE):
             found.counts["redis_keys"] += int(await self._commands.run("DEL", *names[start : start + PAGE]))
+
+    async def _working(self, whom: Whom, before_us: int, found: Look) -> None:
+        """Signs of work that nobody has shown to them yet."""
+        for raw in await self._commands.run("LRANGE", keys.WORKING, 0, -1):
+            try:
+                sign = msgspec.json.decode(raw, type=Sign)
+            except msgspec.MsgspecError:  # another version's
+                continue
+            if sign.tenant == whom.tenant and sign.at_us <= before_us and _names(whom, raw):
+                found.counts["redis_entries"] += int(await self._commands.run("LREM", keys.WORKING, 1, raw))
 
     async def _stream(self, whom: Whom, stream: str, before_us: int, found: Look) -> None:
         start = "-"

@@ -1,15 +1,15 @@
 """What a channel is: how a provider's requests are checked and read, and how a reply is put into its words.
 
 An adapter is one file in this package with one subclass of `Channel`, and nothing has to be registered. Adapters are
-pure: no I/O, no clock. The ingress calls `verify`, `greet` and `read`; whoever sends replies calls `render` for the
-requests to make and `judge` for what became of one. Everything else about channels (credentials, queueing, duplicates,
-keeping what is no message) is the same for all and knows no provider.
+pure: no I/O, no clock. The ingress calls `verify`, `greet` and `read`; whoever sends replies calls `cut` for the
+messages that say one, `render` for the request of each, and `judge` for what became of it. Everything else about
+channels (credentials, queueing, duplicates, paces, what may have arrived) is the same for all and knows no provider.
 """
 
 import hmac
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Generic, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
 
 import msgspec
 
@@ -62,6 +62,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     recipient: str | None = None
     error: dict[str, Any] | None = None
     details: dict[str, Any] = {}  # msgspec copies an empty default
+    reference: str | None = None
+    """Ours, where the provider echoes it."""
 
 
 class Kept(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,12 +102,18 @@ class Reading:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outgoing:
-    """What is to be sent. `details` are those of the message that is answered."""
+    """One message that is to be sent. `details` are those of the message that is answered."""
 
     text: str
     details: Mapping[str, Any]
     reference: str
     """Ours, echoed by providers that can, so that a status finds its delivery."""
+    first: bool = True
+    """Whether it is the first one of its reply: only that one quotes."""
+    template: bool = False
+    """Only a template may be sent to this user now."""
+    status_url: str | None = None
+    """Where the provider may tell what becomes of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,14 +138,40 @@ class Sent:
 class Refused:
     """It did not.
 
-    `retry`: the same again, after `after_s` where the provider says so. `pause`: nothing goes out from this channel
+    `retry`: the same again, after `after_s` where the provider says so. `limited`: the same, and it is nobody's fault:
+    the conversation, or with `everyone` the whole channel, is too fast. `pause`: nothing goes out from this channel
     until a person, or time, mends it. `template`: only a template may be sent to this user now. `permanent`: never.
+    `unknown`: something between us and the provider answered; the message may have been taken.
     """
 
-    verdict: Literal["retry", "pause", "template", "permanent"]
+    verdict: Literal["retry", "limited", "pause", "template", "permanent", "unknown"]
     code: str
     message: str
     after_s: float | None = None
+    everyone: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """One message every `interval_s` in the long run, up to `burst` of them at once. `peer` "" is the whole channel."""
+
+    peer: str
+    interval_s: float
+    burst: int = 1
+
+
+class ReplySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What of its replies may be set for a channel of any kind."""
+
+    in_doubt: Literal["resend", "hold"] = "resend"
+    """A message that may have arrived, because the connection or our process ended before the answer: send it again, or
+    leave it to a person (`switchboard deliveries replay`)."""
+    per_second: Annotated[float, msgspec.Meta(gt=0, le=1_000)] | None = None
+    """Messages of the whole channel; the provider's usual limit when not given."""
+    failure_text: str | None = None
+    """What a user is told whose message could not be answered; `none`: nothing."""
+    refusal_text: str | None = None
+    """What a user is told whose message was refused by a limit; `none`: nothing."""
 
 
 class Channel(Generic[S, C]):
@@ -164,13 +198,50 @@ class Channel(Generic[S, C]):
         """Of a verified request. Raises nothing: what cannot be read is kept."""
         raise NotImplementedError
 
-    def render(self, outgoing: Outgoing, settings: S, credentials: C, *, base_url: str | None = None) -> list[Call]:
-        """The requests that say it, to be made in this order. `base_url` replaces the provider's."""
+    # --- sending ---
+
+    echoes: ClassVar[bool] = False
+    """Whether statuses carry our reference: then what may have arrived is known after a while."""
+    window_s: ClassVar[int | None] = None
+    """For how long after a user's last message anything but a template may be sent to it."""
+    per_second: ClassVar[float] = 30.0
+    """Messages of a whole channel, where its settings do not say."""
+
+    def lacks(self, settings: S, credentials: C) -> str | None:
+        """The credential without which nothing can be sent; None: it is there."""
         raise NotImplementedError
+
+    def paces(self, details: Mapping[str, Any], settings: S) -> list[Pace]:
+        """How fast messages may follow each other: of the channel, and to whom `details` lead."""
+        raise NotImplementedError
+
+    def has_template(self, settings: S) -> bool:
+        """Whether something can be sent outside `window_s`."""
+        return False
+
+    def cut(self, text: str, settings: S, *, template: bool = False) -> list[str]:
+        """The texts of the messages that say it, none of them too long. None for a text without words."""
+        raise NotImplementedError
+
+    def render(self, outgoing: Outgoing, settings: S, credentials: C, *, base_url: str | None = None) -> Call:
+        """The request that sends it. `base_url` replaces the provider's. Raises KeyError for another kind's details."""
+        raise NotImplementedError
+
+    def render_working(
+        self, details: Mapping[str, Any], settings: S, credentials: C, *, base_url: str | None = None
+    ) -> Call | None:
+        """The request that shows the user that an answer is being written; None: the provider has none."""
+        return None
 
     def judge(self, status: int, headers: Mapping[str, str], body: bytes) -> Sent | Refused:
         """What an answer of the provider's API means. `headers` have names in lower case."""
         raise NotImplementedError
+
+
+def whole_channel(own_per_second: float | None, usual: float) -> Pace:
+    """The pace of a channel: a tenth of a second's worth at once, so that no second has much more than its share."""
+    per_second = own_per_second or usual
+    return Pace("", 1 / per_second, max(1, int(per_second / 10)))
 
 
 def matches(given: str, genuine: Iterable[str]) -> bool:

@@ -23,14 +23,17 @@ from shared.channels.api import (
     Hook,
     Inbound,
     Outgoing,
+    Pace,
     Reading,
     Refused,
+    ReplySettings,
     Sent,
     matches,
     retry_after_s,
+    whole_channel,
 )
 from shared.channels.reading import Malformed, described, identifier, member, optional, read_form, read_object, unix_s
-from shared.channels.splitting import split
+from shared.channels.splitting import split, units
 from shared.errors import BadSignature
 
 API = "https://slack.com/api"
@@ -39,13 +42,12 @@ MAX_AGE_S = 300
 _SUBTYPES = frozenset({None, "file_share", "thread_broadcast", "me_message"})
 """Of messages by people; the others are edits, joins, bots and the like."""
 _MENTION = re.compile(r"\s*<@[UW][A-Z0-9]+(\|[^>]*)?>\s*")
-RETRY = frozenset(
-    {"ratelimited", "rate_limited", "internal_error", "fatal_error", "request_timeout", "service_unavailable"}
-)
+LIMITED = frozenset({"ratelimited", "rate_limited", "message_limit_exceeded"})
+RETRY = frozenset({"internal_error", "fatal_error", "request_timeout", "service_unavailable"})
 PAUSE = frozenset({"invalid_auth", "not_authed", "account_inactive", "token_revoked", "token_expired", "missing_scope"})
 
 
-class SlackSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class SlackSettings(ReplySettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     app_id: str | None = None
     """What comes for another app is kept, not answered."""
     bot_user_id: str | None = None
@@ -87,6 +89,21 @@ class Slack(Channel[SlackSettings, SlackCredentials]):
             reading.malformed(error, hook.body.decode("utf-8", "replace"))
         return reading
 
+    def lacks(self, settings: SlackSettings, credentials: SlackCredentials) -> str | None:
+        return None if credentials.bot_token else "bot_token"
+
+    def paces(self, details: Mapping[str, Any], settings: SlackSettings) -> list[Pace]:
+        """A message a second into a Slack channel, whatever the thread."""
+        return [whole_channel(settings.per_second, self.per_second), Pace(str(details["channel"]), 1.0)]
+
+    def cut(self, text: str, settings: SlackSettings, *, template: bool = False) -> list[str]:
+        """`&`, `<` and `>` are sent as entities of up to five characters, which count."""
+        return [
+            short
+            for part in split(text, MAX_TEXT_UNITS)
+            for short in (split(part, MAX_TEXT_UNITS // 5) if units(_escaped(part)) > MAX_TEXT_UNITS else [part])
+        ]
+
     def render(
         self,
         outgoing: Outgoing,
@@ -94,15 +111,14 @@ class Slack(Channel[SlackSettings, SlackCredentials]):
         credentials: SlackCredentials,
         *,
         base_url: str | None = None,
-    ) -> list[Call]:
+    ) -> Call:
         """Into the thread that was answered; `&`, `<` and `>` would be markup."""
-        head = described(channel=outgoing.details["channel"], thread_ts=outgoing.details.get("thread"))
+        body = {
+            **described(channel=outgoing.details["channel"], thread_ts=outgoing.details.get("thread")),
+            "text": _escaped(outgoing.text),
+        }
         headers = {"authorization": f"Bearer {credentials.bot_token}"}
-        url = f"{base_url or API}/chat.postMessage"
-        return [
-            Call(method="POST", url=url, headers=headers, body={**head, "text": html.escape(part, quote=False)})
-            for part in split(outgoing.text, MAX_TEXT_UNITS)
-        ]
+        return Call(method="POST", url=f"{base_url or API}/chat.postMessage", headers=headers, body=body)
 
     def judge(self, status: int, headers: Mapping[str, str], body: bytes) -> Sent | Refused:
         try:
@@ -113,13 +129,27 @@ class Slack(Channel[SlackSettings, SlackCredentials]):
             sent = answer.get("ts")
             return Sent(message_id=sent if isinstance(sent, str) else None)
         code = str(answer.get("error") or status)
-        retry = code in RETRY or status == 429 or status >= 500
         return Refused(
-            verdict="retry" if retry else "pause" if code in PAUSE else "permanent",
+            verdict=_verdict(code, status),
             code=code,
             message=f"Slack answered {code}",
             after_s=retry_after_s(headers),
         )
+
+
+def _escaped(text: str) -> str:
+    return html.escape(text, quote=False)
+
+
+def _verdict(code: str, status: int) -> Any:
+    """What is of one Slack channel alone (`not_in_channel`, `is_archived`, …) is permanent."""
+    if status in {502, 504} and code == str(status):
+        return "unknown"
+    if code in LIMITED or status == 429:
+        return "limited"
+    if code in PAUSE:
+        return "pause"
+    return "retry" if code in RETRY or status >= 500 else "permanent"
 
 
 def _read_event(body: dict[str, Any], settings: SlackSettings, reading: Reading) -> None:

@@ -7,10 +7,25 @@ several people share its conversation.
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
+from urllib.parse import quote
 
 import msgspec
 
-from shared.channels.api import Call, Channel, Hook, Inbound, Outgoing, Reading, Refused, Sent, matches, retry_after_s
+from shared.channels.api import (
+    Call,
+    Channel,
+    Hook,
+    Inbound,
+    Outgoing,
+    Pace,
+    Reading,
+    Refused,
+    ReplySettings,
+    Sent,
+    matches,
+    retry_after_s,
+    whole_channel,
+)
 from shared.channels.reading import Malformed, described, identifier, member, optional, read_object, unix_s
 from shared.channels.splitting import split
 from shared.errors import BadSignature
@@ -21,7 +36,7 @@ _MEDIA = ("animation", "photo", "voice", "audio", "video_note", "video", "docume
 """An animation comes with a document of the same file."""
 
 
-class TelegramSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class TelegramSettings(ReplySettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     edits: bool = False
     """An edited message is a message to answer; else it is kept."""
 
@@ -55,6 +70,17 @@ class Telegram(Channel[TelegramSettings, TelegramCredentials]):
             reading.malformed(error, update)
         return reading
 
+    def lacks(self, settings: TelegramSettings, credentials: TelegramCredentials) -> str | None:
+        return None if credentials.bot_token else "bot_token"
+
+    def paces(self, details: Mapping[str, Any], settings: TelegramSettings) -> list[Pace]:
+        """A message a second to a person, 20 a minute to a group, whose id is negative; 30 a second in all."""
+        chat = str(details["chat_id"])
+        return [whole_channel(settings.per_second, self.per_second), Pace(chat, 3.0 if chat.startswith("-") else 1.0)]
+
+    def cut(self, text: str, settings: TelegramSettings, *, template: bool = False) -> list[str]:
+        return split(text, MAX_TEXT_UNITS)
+
     def render(
         self,
         outgoing: Outgoing,
@@ -62,14 +88,23 @@ class Telegram(Channel[TelegramSettings, TelegramCredentials]):
         credentials: TelegramCredentials,
         *,
         base_url: str | None = None,
-    ) -> list[Call]:
-        """The first part quotes the message it answers, unless that one is gone."""
-        url = f"{base_url or API}/bot{credentials.bot_token}/sendMessage"
-        head = described(chat_id=outgoing.details["chat_id"], message_thread_id=outgoing.details.get("topic"))
-        bodies: list[dict[str, Any]] = [{**head, "text": part} for part in split(outgoing.text, MAX_TEXT_UNITS)]
-        if bodies and (quoted := outgoing.details.get("message_id")):
-            bodies[0]["reply_parameters"] = {"message_id": int(quoted), "allow_sending_without_reply": True}
-        return [Call(method="POST", url=url, headers={}, body=body) for body in bodies]
+    ) -> Call:
+        """The first message quotes the one it answers, unless that one is gone."""
+        body: dict[str, Any] = {**_chat(outgoing.details), "text": outgoing.text}
+        if outgoing.first and (quoted := outgoing.details.get("message_id")):
+            body["reply_parameters"] = {"message_id": int(quoted), "allow_sending_without_reply": True}
+        return _call("sendMessage", body, credentials, base_url)
+
+    def render_working(
+        self,
+        details: Mapping[str, Any],
+        settings: TelegramSettings,
+        credentials: TelegramCredentials,
+        *,
+        base_url: str | None = None,
+    ) -> Call | None:
+        """Telegram shows it for 5 s."""
+        return _call("sendChatAction", {**_chat(details), "action": "typing"}, credentials, base_url)
 
     def judge(self, status: int, headers: Mapping[str, str], body: bytes) -> Sent | Refused:
         try:
@@ -84,11 +119,27 @@ class Telegram(Channel[TelegramSettings, TelegramCredentials]):
         code = given if isinstance(given, int) else status
         after = more.get("retry_after") if isinstance(more, dict) else None
         return Refused(
-            verdict="retry" if code == 429 or code >= 500 else "pause" if code in {401, 404} else "permanent",
+            verdict=_verdict(code, known=isinstance(given, int)),
             code=str(code),
             message=str(answer.get("description") or f"HTTP {status}"),
             after_s=float(after) if isinstance(after, int) else retry_after_s(headers),
         )
+
+
+def _verdict(code: int, *, known: bool) -> Any:
+    """`known`: Telegram's own answer, not that of something before it. 401 and 404 are of the token; 403: blocked."""
+    if code in {502, 504} and not known:
+        return "unknown"
+    return "limited" if code == 429 else "retry" if code >= 500 else "pause" if code in {401, 404} else "permanent"
+
+
+def _chat(details: Mapping[str, Any]) -> dict[str, Any]:
+    return described(chat_id=details["chat_id"], message_thread_id=details.get("topic"))
+
+
+def _call(method: str, body: Mapping[str, Any], credentials: TelegramCredentials, base_url: str | None) -> Call:
+    url = f"{base_url or API}/bot{quote(credentials.bot_token or '', safe=':')}/{method}"
+    return Call(method="POST", url=url, headers={}, body=body)
 
 
 def _read_update(update: dict[str, Any], settings: TelegramSettings, reading: Reading) -> None:

@@ -7,10 +7,11 @@ through the REST API, when they are there. The signature has no time in it; a re
 
 import hashlib
 import hmac
+import json
 from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import quote, urlencode, urlsplit, urlunsplit
 
 import msgspec
 
@@ -21,12 +22,15 @@ from shared.channels.api import (
     Hook,
     Inbound,
     Outgoing,
+    Pace,
     Reading,
     Refused,
+    ReplySettings,
     Sent,
     Status,
     matches,
     retry_after_s,
+    whole_channel,
 )
 from shared.channels.reading import Malformed, described, identifier, read_form, read_object
 from shared.channels.splitting import split
@@ -34,6 +38,9 @@ from shared.errors import BadSignature
 
 API = "https://api.twilio.com"
 MAX_TEXT_UNITS = 1_600
+MAX_PARAMETER_UNITS = 1_024
+REFERENCE = "reference"
+"""Our own reference, in the query of the URL that Twilio tells statuses."""
 MAX_MEDIA = 10
 TWIML = Answer(b'<?xml version="1.0" encoding="UTF-8"?><Response/>', "text/xml")
 _DIGESTS = {"HMAC_SHA1": "sha1", "HMAC_SHA256": "sha256"}
@@ -48,17 +55,22 @@ _ON_THE_WAY = frozenset({"accepted", "scheduled", "queued", "sending", "canceled
 """Statuses that tell a sender nothing."""
 PAUSE = frozenset({20003, 20005, 21606, 30002, 63038})
 """Credentials, a suspended account, a number that cannot send, a day's limit."""
-RETRY = frozenset({20429, 30001, 63018})
+LIMITED = frozenset({14107, 20429, 30001, 63018})
+"""Too many requests, or a queue at Twilio's that is full."""
+RETRY = frozenset({20500, 20503})
 TEMPLATE = 63016
 """WhatsApp: the user last wrote more than 24 h ago."""
 
 
-class TwilioSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class TwilioSettings(ReplySettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     account_sid: str
     number: str
     """Ours, as Twilio writes it: `+15551234567` or `whatsapp:+15551234567`."""
     public_url: str | None = None
     """Scheme and host by which Twilio calls this channel; else SWITCHBOARD_PUBLIC_URL."""
+    content_sid: str | None = None
+    """Content template for WhatsApp users who last wrote more than 24 h ago; its variable 1 is the reply. Without one
+    such a reply waits for them."""
 
 
 class TwilioCredentials(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -70,6 +82,8 @@ class Twilio(Channel[TwilioSettings, TwilioCredentials]):
     kind, label = "twilio", "Twilio"
     settings, credentials = TwilioSettings, TwilioCredentials
     max_body_bytes: ClassVar[int] = 256 << 10
+    echoes: ClassVar[bool] = True
+    per_second: ClassVar[float] = 80.0
 
     def verify(self, hook: Hook, settings: TwilioSettings, credentials: TwilioCredentials) -> None:
         digest = _DIGESTS.get(_algorithm(hook.headers.get("x-twilio-webhooks-signature-settings", "")))
@@ -86,10 +100,24 @@ class Twilio(Channel[TwilioSettings, TwilioCredentials]):
             reading.malformed(error, hook.body.decode("utf-8", "replace"))
             return reading
         try:
-            _read_form(form, settings, reading)
+            _read_form(form, settings, reading, hook.query.get(REFERENCE))
         except Malformed as error:
             reading.malformed(error, form)
         return reading
+
+    def lacks(self, settings: TwilioSettings, credentials: TwilioCredentials) -> str | None:
+        return None  # what checks requests sends replies, too
+
+    def paces(self, details: Mapping[str, Any], settings: TwilioSettings) -> list[Pace]:
+        """Of the number: 80 a second on WhatsApp, one by SMS from an ordinary number."""
+        return [whole_channel(settings.per_second, self.per_second if _is_whatsapp(settings) else 1.0)]
+
+    def has_template(self, settings: TwilioSettings) -> bool:
+        return settings.content_sid is not None
+
+    def cut(self, text: str, settings: TwilioSettings, *, template: bool = False) -> list[str]:
+        """A template's text has no line breaks."""
+        return split(" ".join(text.split()) if template else text, MAX_PARAMETER_UNITS if template else MAX_TEXT_UNITS)
 
     def render(
         self,
@@ -98,14 +126,23 @@ class Twilio(Channel[TwilioSettings, TwilioCredentials]):
         credentials: TwilioCredentials,
         *,
         base_url: str | None = None,
-    ) -> list[Call]:
-        url = f"{base_url or API}/2010-04-01/Accounts/{settings.account_sid}/Messages.json"
+    ) -> Call:
+        """Twilio echoes no reference of ours, but calls the URL it was given: the reference is in there."""
+        account = quote(settings.account_sid, safe="")
         login = b64encode(f"{settings.account_sid}:{credentials.auth_tokens[0]}".encode()).decode()
-        head = {"From": settings.number, "To": outgoing.details["from"]}
-        return [
-            Call(method="POST", url=url, headers={"authorization": f"Basic {login}"}, form={**head, "Body": part})
-            for part in split(outgoing.text, MAX_TEXT_UNITS)
-        ]
+        form = {"From": settings.number, "To": outgoing.details["from"]}
+        if outgoing.template:
+            form |= {"ContentSid": settings.content_sid or "", "ContentVariables": json.dumps({"1": outgoing.text})}
+        else:
+            form["Body"] = outgoing.text
+        if outgoing.status_url is not None:
+            form["StatusCallback"] = f"{outgoing.status_url}?{urlencode({REFERENCE: outgoing.reference})}"
+        return Call(
+            method="POST",
+            url=f"{base_url or API}/2010-04-01/Accounts/{account}/Messages.json",
+            headers={"authorization": f"Basic {login}"},
+            form=form,
+        )
 
     def judge(self, status: int, headers: Mapping[str, str], body: bytes) -> Sent | Refused:
         try:
@@ -120,15 +157,24 @@ class Twilio(Channel[TwilioSettings, TwilioCredentials]):
             code=str(code or status),
             message=str(answer.get("message") or f"HTTP {status}"),
             after_s=retry_after_s(headers),
+            everyone=True,
         )
 
 
 def _verdict(code: int | None, status: int) -> Any:
-    if code in RETRY or status in {408, 429} or status >= 500:
+    if code is None and status in {502, 504}:
+        return "unknown"
+    if code in LIMITED or status == 429:
+        return "limited"
+    if code in RETRY or status == 408 or status >= 500:
         return "retry"
     if code in PAUSE or status in {401, 403}:
         return "pause"
     return "template" if code == TEMPLATE else "permanent"
+
+
+def _is_whatsapp(settings: TwilioSettings) -> bool:
+    return settings.number.startswith("whatsapp:")
 
 
 def _algorithm(settings: str) -> str:
@@ -167,11 +213,11 @@ def _urls(url: str) -> Iterator[str]:
     yield urlunsplit(parts._replace(netloc=f"{host}:{parts.port or default}"))
 
 
-def _read_form(form: dict[str, Any], settings: TwilioSettings, reading: Reading) -> None:
+def _read_form(form: dict[str, Any], settings: TwilioSettings, reading: Reading, reference: str | None) -> None:
     message_id = identifier(form, "MessageSid" if "MessageSid" in form else "SmsSid")
     state = form.get("MessageStatus") or form.get("SmsStatus")
     if "Body" not in form and state != "received" and isinstance(state, str):
-        _read_status(message_id, state, form, reading)
+        _read_status(message_id, state, form, reading, reference)
         return
     if form.get("To") != settings.number or form.get("AccountSid") != settings.account_sid:
         reading.keep("foreign", form)
@@ -206,7 +252,7 @@ def _told(form: dict[str, Any]) -> tuple[str, list[dict[str, Any]]]:
     return " ".join(filter(None, [*(f"[{kind}]" for kind in kinds), text])), media
 
 
-def _read_status(message_id: str, state: str, form: dict[str, Any], reading: Reading) -> None:
+def _read_status(message_id: str, state: str, form: dict[str, Any], reading: Reading, reference: str | None) -> None:
     if state in _ON_THE_WAY:
         reading.ignored += 1
     elif state not in _STATES:
@@ -221,5 +267,6 @@ def _read_status(message_id: str, state: str, form: dict[str, Any], reading: Rea
                 state=_STATES[state],
                 recipient=recipient if isinstance(recipient, str) else None,
                 error=fault,
+                reference=reference,
             )
         )

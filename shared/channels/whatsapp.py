@@ -8,6 +8,7 @@ number: then `from_user_id` (a business-scoped id) names it, and where there are
 import hmac
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
+from urllib.parse import quote
 
 import msgspec
 
@@ -18,31 +19,48 @@ from shared.channels.api import (
     Hook,
     Inbound,
     Outgoing,
+    Pace,
     Reading,
     Refused,
+    ReplySettings,
     Sent,
     Status,
     elements,
     matches,
-    retry_after_s,
+    whole_channel,
 )
 from shared.channels.reading import Malformed, described, identifier, member, optional, read_object, unix_s
 from shared.channels.splitting import split
 from shared.channels.whatsapp_kinds import TEXTS, kind_of
+from shared.channels.whatsapp_sending import (
+    MAX_PARAMETER_UNITS,
+    MAX_TEXT_UNITS,
+    PAIR_BURST,
+    PAIR_INTERVAL_S,
+    address_of,
+    judged,
+    reading_of,
+    template_of,
+    text_of,
+)
 from shared.errors import BadSignature
 
 API = "https://graph.facebook.com"
-MAX_TEXT_UNITS = 4_096
 MAX_CHALLENGE_CHARS = 256
 _STATES = frozenset({"sent", "delivered", "read", "played", "failed"})
 
 
-class WhatsAppSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class WhatsAppSettings(ReplySettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     phone_number_id: str
     """Meta's id of our number; what came for another one is not ours to answer."""
     graph_version: str = "v26.0"
     answer_reactions: bool = False
     """A reaction is a message to answer; else it is kept."""
+    template_name: str | None = None
+    """Sent in place of a text to users who last wrote more than 24 h ago; without one such a reply waits for them."""
+    template_language: str = "en_US"
+    template_text: bool = True
+    """The template's body has one parameter, and it is the reply; else it has none and only calls the user back."""
 
 
 class WhatsAppCredentials(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -60,6 +78,9 @@ class WhatsApp(Channel[WhatsAppSettings, WhatsAppCredentials]):
     kind, label = "whatsapp", "WhatsApp Cloud API"
     settings, credentials = WhatsAppSettings, WhatsAppCredentials
     max_body_bytes: ClassVar[int] = 4 << 20  # Meta sends up to 3 MB
+    echoes: ClassVar[bool] = True
+    window_s: ClassVar[int | None] = 86_400
+    per_second: ClassVar[float] = 80.0
 
     def verify(self, hook: Hook, settings: WhatsAppSettings, credentials: WhatsAppCredentials) -> None:
         check_hub_signature(hook, credentials)
@@ -83,6 +104,25 @@ class WhatsApp(Channel[WhatsAppSettings, WhatsAppCredentials]):
                 _read_change(change, settings, reading)
         return reading
 
+    def lacks(self, settings: WhatsAppSettings, credentials: WhatsAppCredentials) -> str | None:
+        return None if credentials.access_token else "access_token"
+
+    def paces(self, details: Mapping[str, Any], settings: WhatsAppSettings) -> list[Pace]:
+        return [
+            whole_channel(settings.per_second, self.per_second),
+            Pace(address_of(details), PAIR_INTERVAL_S, PAIR_BURST),
+        ]
+
+    def has_template(self, settings: WhatsAppSettings) -> bool:
+        return settings.template_name is not None
+
+    def cut(self, text: str, settings: WhatsAppSettings, *, template: bool = False) -> list[str]:
+        """A template's text has no line breaks and no runs of spaces: Meta refuses them."""
+        if not template:
+            return split(text, MAX_TEXT_UNITS)
+        one_line = " ".join(text.split())
+        return split(one_line, MAX_PARAMETER_UNITS) if settings.template_text else [one_line] if one_line else []
+
     def render(
         self,
         outgoing: Outgoing,
@@ -90,72 +130,35 @@ class WhatsApp(Channel[WhatsAppSettings, WhatsAppCredentials]):
         credentials: WhatsAppCredentials,
         *,
         base_url: str | None = None,
-    ) -> list[Call]:
-        """The first part quotes the message it answers."""
-        head = _head(outgoing)
-        bodies: list[dict[str, Any]] = [
-            {**head, "type": "text", "text": {"body": part, "preview_url": False}}
-            for part in split(outgoing.text, MAX_TEXT_UNITS)
-        ]
-        if bodies and (quoted := outgoing.details.get("message_id")):
-            bodies[0]["context"] = {"message_id": quoted}
-        return [_call(body, settings, credentials, base_url) for body in bodies]
-
-    def render_template(
-        self,
-        outgoing: Outgoing,
-        settings: WhatsAppSettings,
-        credentials: WhatsAppCredentials,
-        *,
-        name: str,
-        language: str,
-        base_url: str | None = None,
     ) -> Call:
-        """For a user who last wrote more than 24 h ago. The text is the template's one parameter, which has no line
-        breaks and no runs of spaces (Meta refuses them), and is left out when it is empty."""
-        template: dict[str, Any] = {"name": name, "language": {"code": language}}
-        if text := " ".join(outgoing.text.split()):
-            parameter = {"type": "text", "text": split(text, 1_024)[0]}
-            template["components"] = [{"type": "body", "parameters": [parameter]}]
-        body = {**_head(outgoing), "type": "template", "template": template}
-        return _call(body, settings, credentials, base_url)
+        """The first message quotes the one it answers."""
+        body = template_of(outgoing, settings) if outgoing.template else text_of(outgoing)
+        return self._call(body, settings, credentials, base_url)
 
-    def render_reading(
+    def render_working(
         self,
         details: Mapping[str, Any],
         settings: WhatsAppSettings,
         credentials: WhatsAppCredentials,
         *,
         base_url: str | None = None,
-    ) -> Call:
+    ) -> Call | None:
         """The message was read and an answer is being written; WhatsApp shows it for 25 s at most."""
-        body = {
-            "messaging_product": "whatsapp",
-            "status": "read",
-            "message_id": details["message_id"],
-            "typing_indicator": {"type": "text"},
-        }
-        return _call(body, settings, credentials, base_url)
+        return self._call(reading_of(details["message_id"]), settings, credentials, base_url)
 
     def judge(self, status: int, headers: Mapping[str, str], body: bytes) -> Sent | Refused:
-        try:
-            answer = read_object(body)
-        except Malformed:
-            answer = {}
-        if 200 <= status < 300:
-            sent = next((each for each in answer.get("messages") or [] if isinstance(each, dict)), {})
-            return Sent(message_id=sent.get("id"))
-        error = answer.get("error")
-        fault: dict[str, Any] = error if isinstance(error, dict) else {}
-        code = fault.get("code")
-        details = fault.get("error_data")
-        words = details.get("details") if isinstance(details, dict) else None
-        return Refused(
-            verdict=_verdict(code if isinstance(code, int) else None, status),
-            code=str(code or status),
-            message=str(words or fault.get("message") or f"HTTP {status}"),
-            after_s=retry_after_s(headers),
-        )
+        return judged(status, headers, body)
+
+    def _call(
+        self,
+        body: Mapping[str, Any],
+        settings: WhatsAppSettings,
+        credentials: WhatsAppCredentials,
+        base_url: str | None,
+    ) -> Call:
+        place = f"{quote(settings.graph_version, safe='')}/{quote(settings.phone_number_id, safe='')}"
+        headers = {"authorization": f"Bearer {credentials.access_token}"}
+        return Call(method="POST", url=f"{base_url or API}/{place}/messages", headers=headers, body=body)
 
 
 def check_hub_signature(hook: Hook, credentials: WhatsAppCredentials) -> None:
@@ -166,26 +169,6 @@ def check_hub_signature(hook: Hook, credentials: WhatsAppCredentials) -> None:
     ]
     if not matches(given, genuine):
         raise BadSignature("The signature is missing or not Meta's.")
-
-
-# -- errors of the API (Graph error codes) ----------------------------------------------------------------------------
-
-RETRY = frozenset({1, 2, 4, 80007, 130429, 131000, 131016, 131056, 131057, 133004})
-"""131056: too many to this one user; Meta asks for 4^n seconds between tries."""
-PAUSE = frozenset({0, 10, 190, 368, 131005, 131031, 131042, 131048, 131064, *range(200, 300)})
-"""The number or the account: token, rights, payment, spam."""
-TEMPLATE = 131047
-"""The user last wrote more than 24 h ago."""
-
-
-def _verdict(code: int | None, status: int) -> Any:
-    if code is None:
-        return "retry" if status >= 500 or status in {408, 429} else "permanent"
-    if code in RETRY:
-        return "retry"
-    if code in PAUSE:
-        return "pause"
-    return "template" if code == TEMPLATE else "permanent"
 
 
 # -- reading ----------------------------------------------------------------------------------------------------------
@@ -299,8 +282,9 @@ def _read_status(status: dict[str, Any], reading: Reading) -> None:
 
 def _status(status: dict[str, Any], state: Any) -> Status:
     errors = [each for each in status.get("errors") or [] if isinstance(each, dict)]
-    at_s = unix_s(status, "timestamp")
+    at_s, echo = unix_s(status, "timestamp"), status.get("biz_opaque_callback_data")
     return Status(
+        reference=echo if isinstance(echo, str) else None,
         message_id=identifier(status, "id"),
         state=state,
         at_us=None if at_s is None else at_s * 1_000_000,
@@ -316,24 +300,3 @@ _STATUS_DETAILS = ("biz_opaque_callback_data", "conversation", "pricing")
 def _recipient(status: dict[str, Any]) -> str | None:
     names: Iterator[str] = (name for name in ("recipient_id", "recipient_user_id") if status.get(name) is not None)
     return next((identifier(status, name) for name in names), None)
-
-
-# -- sending ----------------------------------------------------------------------------------------------------------
-
-
-def _head(outgoing: Outgoing) -> dict[str, Any]:
-    phone = outgoing.details.get("to")
-    address = {"to": phone} if phone else {"recipient": outgoing.details["recipient"]}
-    return {
-        "messaging_product": "whatsapp",
-        "recipient_type": "individual",
-        **address,
-        "biz_opaque_callback_data": outgoing.reference,
-    }
-
-
-def _call(
-    body: Mapping[str, Any], settings: WhatsAppSettings, credentials: WhatsAppCredentials, base_url: str | None
-) -> Call:
-    url = f"{base_url or API}/{settings.graph_version}/{settings.phone_number_id}/messages"
-    return Call(method="POST", url=url, headers={"authorization": f"Bearer {credentials.access_token}"}, body=body)

@@ -34,7 +34,8 @@ end
 -- the next one leaves, or while it is full, until there is room for one; third, when its newest entry came (nil: none).
 -- now_us: as text.
 local function look(key, limit, length_us, now_us)
-  local now, oldest = tonumber(now_us), moment(key, 0)
+  local now, first = tonumber(now_us), redis.call('LRANGE', key, 0, 1)
+  local oldest = tonumber(first[1])
   if not oldest then return math.max(limit, 0), length_us, nil end
   local count, newest = redis.call('LLEN', key), moment(key, -1)
   if newest > now then
@@ -43,7 +44,7 @@ local function look(key, limit, length_us, now_us)
   end
   if oldest <= now - length_us then
     redis.call('LPOP', key) -- mostly one leaves for one that comes
-    count, oldest = count - 1, moment(key, 0)
+    count, oldest = count - 1, tonumber(first[2]) -- not one of the future: they are less than a length apart
     if oldest and oldest <= now - length_us then
       local gone = up_to(key, count, now - length_us)
       redis.call('LTRIM', key, gone, -1)

@@ -51,10 +51,12 @@ if user == '' then user = owner or '' end
 if policy == 'reject' and redis.call('EXISTS', list) == 1 then return answer('busy', id) end
 if policy == 'interrupt' and redis.call('LLEN', list) > BATCH then return answer('full', id) end
 if full > 0 then return answer('limited', id, full) end
-local function is_spent(amount, most) return most ~= '' and tonumber(amount or 0) >= tonumber(most) end
+local function is_spent(counter, field, most)
+  return most ~= '' and tonumber(redis.call('HGET', counter, field) or 0) >= tonumber(most)
+end
 for n = windows + 1, #KEYS - 6 do
-  local v = redis.call('HMGET', KEYS[6 + n], 'usd', 'tok')
-  if is_spent(v[1], ARGV[13 + 2 * n]) or is_spent(v[2], ARGV[14 + 2 * n]) then return answer('spent', id, n - windows) end
+  local counter, usd, tok = KEYS[6 + n], ARGV[13 + 2 * n], ARGV[14 + 2 * n]
+  if is_spent(counter, 'usd', usd) or is_spent(counter, 'tok', tok) then return answer('spent', id, n - windows) end
 end
 
 local TAKEN_IN = 20 -- most messages one turn takes in

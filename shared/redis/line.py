@@ -23,10 +23,11 @@ class Line:
     def __init__(self, link: Link) -> None:
         self._link = link
 
-    async def ask(self, *commands: tuple[Argument, ...]) -> list[Any]:
+    async def ask(self, *commands: tuple[Argument, ...], refusals: bool = False) -> list[Any]:
         """Their replies as hiredis reads them. Raises Unavailable, or redis-py's ResponseError for a wrong command.
 
-        A caller that is cancelled ends the connection: its answer would be the next one's.
+        With `refusals` errors are replies among the others. A caller that is cancelled ends the connection: its answer
+        would be the next one's.
         """
         if self._link.lost:
             raise Unavailable(UNREACHABLE)
@@ -34,7 +35,7 @@ class Line:
         replies = [loop.create_future() for _ in commands]
         self._link.send([pack_command(command) for command in commands], replies)  # type: ignore[arg-type]  # as in Commands
         try:
-            return await asyncio.gather(*replies)
+            return await asyncio.gather(*replies, return_exceptions=refusals)
         except asyncio.CancelledError:
             self._link.end(Unavailable("its caller left"))
             raise

@@ -5,24 +5,24 @@ Spans are made for the share `SWITCHBOARD_TRACE_SAMPLE` of requests, decided onc
 request that is not sampled costs two random numbers here. Names and data of spans are ours: no words of anybody.
 """
 
-import os
 import random
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import ModuleType
 from typing import Any
 
+import msgspec
+
+from shared.ids import random_hex
 from shared.telemetry import reports
 
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(?:-.*)?")
 _draw = random.Random().random  # noqa: S311 - chooses a sample
 
 
-@dataclass(frozen=True, slots=True)
-class Trace:
+class Trace(msgspec.Struct, frozen=True):
     """A place in a trace; what comes next hangs below `span_id`, if anything stands above it yet."""
 
     trace_id: str
@@ -42,7 +42,7 @@ def of_request(traceparent: str | None) -> Trace:
     sampled = reports.sample > 0 and _draw() < reports.sample
     if traceparent and (known := _parsed(traceparent)):
         return Trace(*known, sampled)
-    made = os.urandom(24).hex()
+    made = random_hex(24)
     return Trace(made[:32], "" if sampled else made[32:], sampled)
 
 
@@ -86,6 +86,11 @@ class Span:
 
     def __exit__(self, *_error: object) -> None:
         pass
+
+    @property
+    def recorded(self) -> bool:
+        """Whether anything said to it is kept."""
+        return self._recorded is not None
 
     def name(self, name: str, **tags: Any) -> None:
         """A request learns its route late."""

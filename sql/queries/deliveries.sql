@@ -7,12 +7,29 @@ SELECT recover_deliveries($1) AS recovered
 SELECT park_deliveries($1) AS parked
 
 -- name: claim_deliveries
--- Due ones (JSON) for sending, by ops: $1 at most, $2 at most per receiver, $3 lease in s, $4 failures that trip it.
-SELECT delivery FROM claim_deliveries($1, $2, $3, $4) AS delivery
+-- Due ones (JSON), by ops: $1 at most, $2 each receiver, $3 lease in s, $4 failures that trip it, $5 each channel.
+SELECT delivery FROM claim_deliveries($1, $2, $3, $4, $5) AS delivery
 
 -- name: end_delivery_attempt
 -- $1 tenant, $2 delivery, $3 attempt, $4 outcome (JSON), $5 failures that trip, $6 first pause in s, $7 give up after s.
 SELECT end_delivery_attempt($1, $2, $3, $4, $5, $6, $7) AS recorded
+
+-- name: plan_parts
+-- Whether it is ours: $1 tenant, $2 delivery, $3 attempt, $4 first part that is cut anew, $5 form, $6 texts.
+SELECT plan_parts($1, $2, $3, $4, $5, $6) AS ours
+
+-- name: begin_part
+-- What to do (JSON): $1 tenant, $2 delivery, $3 attempt, $4 part, $5 channel, $6 hold what is in doubt, $7 paces (JSON),
+-- $8 patience in µs, $9 lease in s.
+SELECT begin_part($1, $2, $3, $4, $5, $6, $7, $8, $9) AS answer
+
+-- name: end_part
+-- Whether it was still ours: $1 tenant, $2 delivery, $3 attempt, $4 part, $5 its state, $6 the provider's id or NULL.
+SELECT end_part($1, $2, $3, $4, $5, $6) AS ours
+
+-- name: end_reply_attempt
+-- $1 tenant, $2 delivery, $3 attempt, $4 outcome (JSON), $5 failures that trip, $6 first pause in s.
+SELECT end_reply_attempt($1, $2, $3, $4, $5, $6) AS recorded
 
 -- name: list_deliveries
 -- Summaries (JSON), the newest first: $1 filter (JSON), $2 the delivery before the page or NULL, $3 limit.

@@ -199,9 +199,7 @@ async def test_a_queue_short_of_memory_is_given_nothing_to_keep(private_director
         server.child.stop()
 
 
-async def test_an_answer_asked_for_before_somebody_was_erased_is_not_kept(
-    stores: Stores, commands: Commands
-) -> None:
+async def test_an_answer_asked_for_before_somebody_was_erased_is_not_kept(stores: Stores, commands: Commands) -> None:
     store = stores()
     seconds, us = await commands.run("TIME")
     await commands.run("SET", keys.erased("acme"), seconds * 1000 + us // 1000)

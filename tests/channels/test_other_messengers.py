@@ -288,3 +288,16 @@ async def test_slacks_retries_are_known_by_the_message(connect_line: Connect, qu
         request.headers |= {"x-slack-retry-num": str(n), "x-slack-retry-reason": "http_timeout"} if n else {}
         assert (await line.send(request)).status_code == 200
     assert len(await queued()) == 1
+
+
+async def test_a_status_of_twilio_brings_the_reference_that_its_url_holds(connect_line: Connect, inbox) -> None:
+    """Twilio echoes nothing but signs the URL as it was given it, query and all."""
+    line = await connect_line("twilio")
+    status = {"MessageSid": "SM9", "MessageStatus": "delivered", "To": "+1", "AccountSid": "AC1"}
+    request = line.provider.signed(status, f"{line.path}?reference=d%3A1%3A2")
+    request.query = "?reference=d%3A1%3A2"
+    assert (await line.send(request)).status_code == 200
+    [row] = await inbox()
+    assert (row["message_id"], row["state"], row["reference"]) == ("SM9", "delivered", "d:1:2")
+    request.query = "?reference=another"
+    assert (await line.send(request)).status_code == 403

@@ -73,8 +73,14 @@ def rendered(kind: str, text: str, **details: Any) -> list[Call]:
     adapter, provider = registry.load()[kind], PROVIDERS[kind]
     settings = msgspec.convert(provider.settings, adapter.settings)
     credentials = msgspec.convert(provider.credentials, adapter.credentials)
-    outgoing = Outgoing(text=text, details={**DETAILS[kind], **details}, reference="delivery-1")
-    return adapter.render(outgoing, settings, credentials, base_url="http://127.0.0.1:9")
+    whose = {"details": {**DETAILS[kind], **details}, "reference": "delivery-1"}
+    texts = adapter.cut(text, settings)
+    return [
+        adapter.render(
+            Outgoing(text=part, first=place == 0, **whose), settings, credentials, base_url="http://127.0.0.1:9"
+        )
+        for place, part in enumerate(texts)
+    ]
 
 
 LIMITS = {"whatsapp": 4_096, "telegram": 4_096, "twilio": 1_600, "slack": 4_000}
@@ -115,18 +121,41 @@ SETTINGS = WhatsAppSettings(phone_number_id="1065")
 CREDENTIALS = WhatsAppCredentials(app_secrets=["x"], verify_token="x", access_token="t")
 
 
-def test_a_template_has_no_line_breaks_and_its_length_is_bounded() -> None:
-    outgoing = Outgoing(text="Hello\n\n\tthere   " + "x " * 2_000, details={"to": "1"}, reference="d")
-    call = META.render_template(outgoing, SETTINGS, CREDENTIALS, name="reply_later", language="en_US")
-    template = dict(call.body or {})["template"]
+def test_a_template_has_no_line_breaks_its_length_is_bounded_and_nothing_is_lost() -> None:
+    settings = WhatsAppSettings(phone_number_id="1065", template_name="reply_later")
+    long = "Hello\n\n\tthere   " + "x " * 2_000
+    texts = META.cut(long, settings, template=True)
+    assert all(len(text) <= 1_024 for text in texts)
+    assert " ".join(texts).split() == long.split()
+    outgoing = Outgoing(text=texts[0], details={"to": "1"}, reference="d", template=True)
+    template = dict(META.render(outgoing, settings, CREDENTIALS).body or {})["template"]
     assert (template["name"], template["language"]) == ("reply_later", {"code": "en_US"})
     [text] = [each["text"] for each in template["components"][0]["parameters"]]
     assert text.startswith("Hello there x x")
-    assert len(text) <= 1_024
+
+
+def test_a_text_of_markup_is_cut_by_its_written_length() -> None:
+    parts = [dict(call.body or {})["text"] for call in rendered("slack", "&" * 3_000 + " end")]
+    assert all(len(part) <= 4_000 for part in parts)
+    assert len(parts) > 1
+    assert "".join(parts).replace("&amp;", "&") == "&" * 3_000 + " end"
+
+
+def test_what_a_tenant_sets_cannot_lead_a_request_elsewhere() -> None:
+    settings = WhatsAppSettings(phone_number_id="../../x?y#z", graph_version="@evil.example/")
+    call = META.render(Outgoing(text="hi", details={"to": "1"}, reference="d"), settings, CREDENTIALS)
+    assert call.url == "https://graph.facebook.com/%40evil.example%2F/..%2F..%2Fx%3Fy%23z/messages"
+    telegram = registry.load()["telegram"]
+    credentials = telegram.credentials(secret_tokens=["x"], bot_token="1:a/../../b?c")
+    outgoing = Outgoing(text="hi", details={"chat_id": "1"}, reference="d")
+    assert telegram.render(outgoing, telegram.settings(), credentials).url.endswith(
+        "/bot1:a%2F..%2F..%2Fb%3Fc/sendMessage"
+    )
 
 
 def test_read_and_typing_are_one_call() -> None:
-    call = META.render_reading({"message_id": "wamid.1"}, SETTINGS, CREDENTIALS)
+    call = META.render_working({"message_id": "wamid.1"}, SETTINGS, CREDENTIALS)
+    assert call is not None
     assert dict(call.body or {}) == {
         "messaging_product": "whatsapp",
         "status": "read",
@@ -150,10 +179,14 @@ def meta(code: int, status: int = 400) -> bytes:
 
 
 VERDICTS = [
-    ("retry", "whatsapp", 400, meta(131056)),
-    ("retry", "whatsapp", 429, meta(130429)),
+    ("limited", "whatsapp", 400, meta(131056)),
+    ("limited", "whatsapp", 429, meta(130429)),
+    ("limited", "whatsapp", 400, meta(80007)),
+    ("limited", "whatsapp", 400, meta(4)),
     ("retry", "whatsapp", 500, meta(1)),
-    ("retry", "whatsapp", 502, b"<html>"),
+    ("retry", "whatsapp", 503, b"<html>"),
+    ("unknown", "whatsapp", 502, b"<html>"),
+    ("unknown", "whatsapp", 504, b""),
     ("pause", "whatsapp", 401, meta(190)),
     ("pause", "whatsapp", 403, meta(200)),
     ("pause", "whatsapp", 400, meta(131048)),
@@ -162,16 +195,21 @@ VERDICTS = [
     ("permanent", "whatsapp", 400, meta(132001)),
     ("permanent", "whatsapp", 400, meta(131050)),
     ("permanent", "whatsapp", 404, b"[]"),
-    ("retry", "telegram", 429, b'{"ok":false,"error_code":429,"parameters":{"retry_after":7}}'),
+    ("limited", "telegram", 429, b'{"ok":false,"error_code":429,"parameters":{"retry_after":7}}'),
     ("pause", "telegram", 401, b'{"ok":false,"error_code":401,"description":"Unauthorized"}'),
     ("permanent", "telegram", 403, b'{"ok":false,"error_code":403,"description":"Forbidden: bot was blocked"}'),
-    ("retry", "telegram", 502, b"bad gateway"),
-    ("retry", "twilio", 429, b'{"code":20429}'),
+    ("unknown", "telegram", 502, b"bad gateway"),
+    ("limited", "twilio", 429, b'{"code":20429}'),
+    ("retry", "twilio", 503, b'{"code":20503}'),
+    ("unknown", "twilio", 502, b"<html>"),
     ("pause", "twilio", 401, b'{"code":20003}'),
     ("template", "twilio", 400, b'{"code":63016}'),
     ("permanent", "twilio", 400, b'{"code":21610}'),
-    ("retry", "slack", 429, b"{}"),
-    ("retry", "slack", 200, b'{"ok":false,"error":"ratelimited"}'),
+    ("limited", "slack", 429, b"{}"),
+    ("limited", "slack", 200, b'{"ok":false,"error":"ratelimited"}'),
+    ("retry", "slack", 200, b'{"ok":false,"error":"fatal_error"}'),
+    ("permanent", "slack", 200, b'{"ok":false,"error":"not_in_channel"}'),
+    ("unknown", "slack", 504, b"<html>"),
     ("pause", "slack", 200, b'{"ok":false,"error":"invalid_auth"}'),
     ("permanent", "slack", 200, b'{"ok":false,"error":"channel_not_found"}'),
 ]

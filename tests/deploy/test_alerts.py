@@ -36,7 +36,7 @@ def test_an_alert_says_how_bad_it_is_what_it_means_and_what_to_do(name: str) -> 
     assert len(rule["annotations"]["summary"]) < 120
 
 
-@pytest.mark.parametrize("name", ALERTS.keys() - NO_LABELS)
+@pytest.mark.parametrize("name", sorted(ALERTS.keys() - NO_LABELS))
 def test_an_alert_keeps_environments_apart_and_names_labels_that_it_keeps(name: str) -> None:
     query = read(ALERTS[name]["expr"])
     for group in query.groups:

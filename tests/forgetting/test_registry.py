@@ -5,7 +5,17 @@ import pytest
 
 from tests.conftest import Database
 
-NAMING = ("user_id", "conversation_id", "job_id", "message_id", "message_ids", "item_id", "delivery_id", "recipient")
+NAMING = (
+    "user_id",
+    "conversation_id",
+    "job_id",
+    "message_id",
+    "message_ids",
+    "item_id",
+    "delivery_id",
+    "recipient",
+    "peer",
+)
 """Columns by which a table is of a user, or hangs on what is."""
 
 _TABLES = """

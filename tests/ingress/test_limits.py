@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 
 from ingress.limits import limits_of
 from shared import keys
-from shared.budgets import DeploymentBudgets
+from shared.budgets import DeploymentBudgets, scopes_of
 from shared.telemetry.metrics import REGISTRY
 from shared.tenants import settings_of
 from tests.conftest import Database
@@ -249,3 +249,29 @@ def test_without_a_user_there_is_no_window_of_a_user() -> None:
     limits = limits_of(terms, DeploymentBudgets(), user_id=None, endpoint="webhook", **how)  # type: ignore[arg-type]
     assert [each.level for each in limits.windows] == ["tenant", "global"]
     assert "user-month" not in {scope.kind for scope in limits.budgets}
+
+
+@pytest.mark.parametrize("user_id", [None, "ada"])
+@pytest.mark.parametrize("deployment", [DeploymentBudgets(), DeploymentBudgets(day_nano_usd=5, month_nano_usd=6)])
+def test_the_budgets_asked_are_the_scopes_of_a_call_that_have_a_limit(
+    user_id: str | None, deployment: DeploymentBudgets
+) -> None:
+    terms = settings_of({"budgets": {"day_usd": "1", "tenant_month_usd": "2"}}).terms(1)
+    for minute in (29_583_359, 29_583_360):  # the last one of March 2026, and the first of April
+        for conversation_id in ("c", "d"):
+            when = {"tenant": "a", "conversation_id": conversation_id, "at_ms": minute * 60_000 + 7}
+            asked = limits_of(terms, deployment, user_id=user_id, global_per_min=1, **when)  # type: ignore[arg-type]
+            scopes = scopes_of(terms.budgets, deployment, user_id=user_id, **when)  # type: ignore[arg-type]
+            limited = [s for s in scopes if s.budget_nano_usd is not None or s.budget_tokens is not None]
+            assert list(asked.budgets) == limited
+
+
+def test_terms_that_change_are_asked_at_once() -> None:
+    deployment = DeploymentBudgets()
+
+    def limit(per_min: int) -> int:
+        terms = settings_of({"rates": {"tenant_per_min": per_min}}).terms(1)
+        how = {"tenant": "a", "conversation_id": "c", "at_ms": 0, "global_per_min": 10_000, "user_id": None}
+        return limits_of(terms, deployment, **how).windows[0].limit  # type: ignore[arg-type]
+
+    assert [limit(per_min) for per_min in (7, 8, 7)] == [7, 8, 7]

@@ -1,6 +1,8 @@
 """The event decoder: any cut of the bytes gives the same events. The reader: it lets go at once."""
 
+import asyncio
 import json
+from collections.abc import AsyncIterator
 from itertools import pairwise
 
 import httpx2
@@ -67,3 +69,44 @@ async def test_closing_the_reader_closes_the_response_before_it_returns(scripted
         assert not response.is_closed
         await reader.aclose()
         assert response.is_closed
+
+
+async def stalling(*pieces: bytes) -> httpx2.Response:
+    """Sends these, then nothing more."""
+
+    async def body() -> AsyncIterator[bytes]:
+        for piece in pieces:
+            yield piece
+        await asyncio.Event().wait()
+
+    return httpx2.Response(200, content=body())
+
+
+async def test_the_deadline_ends_a_wait_that_takes_too_long() -> None:
+    reader = read(stalling(b"data: 1\n\n"), timeout_s=0.02)
+    assert await anext(reader) == b"1"
+    with pytest.raises(TimeoutError):
+        await anext(reader)
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0, "the task goes on as if nothing had been"
+
+
+async def test_the_deadline_lets_its_consumer_alone() -> None:
+    """It passes while the consumer is at work, and is noticed at the next wait."""
+    reader = read(stalling(b"data: 1\n\n"), timeout_s=0.01)
+    assert await anext(reader) == b"1"
+    passed = asyncio.Event()
+    asyncio.get_running_loop().call_later(0.02, passed.set)
+    await passed.wait()
+    with pytest.raises(TimeoutError):
+        await anext(reader)
+
+
+async def test_a_cancellation_from_outside_is_no_time_out() -> None:
+    reader = read(stalling(), timeout_s=30)
+    waiting = asyncio.ensure_future(anext(reader))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting

@@ -94,6 +94,14 @@ def a_channel(**changes: Any) -> dict[str, Any]:
     return {"kind": "whatsapp", "name": "x", "agent": "support", "settings": settings, "held": held, **changes}
 
 
+async def replying(connection: Any, tenant: str, delivery: str, channel: str, mark: str) -> None:
+    """A part of a reply, and a pace, as whoever sends it leaves them."""
+    part = "INSERT INTO delivery_parts (tenant_id, delivery_id, part, form, text) VALUES ($1, $2, 1, 'text', $3)"
+    pace = "INSERT INTO channel_paces (tenant_id, channel_id, peer, next_at) VALUES ($1, $2, $3, now())"
+    for query, of in ((part, delivery), (pace, channel)):
+        await connection.execute(f"{query} ON CONFLICT DO NOTHING", tenant, of, mark)
+
+
 def brought(channel_id: str, mark: str = "x") -> list[dict[str, Any]]:
     """What `note_inbound` takes: a status and something kept."""
     head = {"channel": channel_id, "received_us": time.time_ns() // 1_000}

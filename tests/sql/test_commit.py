@@ -198,7 +198,7 @@ async def test_a_success_must_go_through_commit_turn(commit: Any) -> None:
         {"calls": [a_call(cost_nano_usd=-1)]},
         {"calls": [a_call(call_id="4f6e1f3a-5b0d-4c59-9f2f-0d2ad5b0a6b1")]},
     ],
-    ids=str,
+    ids=" ".join,
 )
 async def test_impossible_ends_are_refused_whole(commit: Any, ops: Pool, wrong: dict[str, Any]) -> None:
     with pytest.raises(asyncpg.CheckViolationError):

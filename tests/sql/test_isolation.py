@@ -10,7 +10,7 @@ import pytest
 from shared.db import Pool, jsonb
 from shared.ids import uuid7
 from sql import queries
-from tests.sql.shapes import DEAD, a_call, a_channel, a_failed_call, a_turn, brought
+from tests.sql.shapes import DEAD, a_call, a_channel, a_failed_call, a_turn, brought, replying
 
 TENANTS = ("alpha", "beta")
 KEYS = {"alpha": "a" * 64, "beta": "b" * 64}
@@ -45,11 +45,12 @@ async def owe_and_alert(owner: Pool, ops: Pool, tenant: str) -> None:
     rule = {"metric": "p50_s", "thresholds": ["5"], "targets": [{"kind": "email", "to": "ada@example.org"}]}
     await owner.execute(queries["put_alert"], tenant, "slow", jsonb(rule), "test", 9)
     await owner.execute(queries["test_alert"], tenant, "slow", "test")
-    claimed = [json.loads(row["delivery"]) for row in await ops.fetch(queries["claim_deliveries"], 50, 50, 60, 5)]
+    claimed = [json.loads(row["delivery"]) for row in await ops.fetch(queries["claim_deliveries"], 50, 50, 60, 5, 50)]
     failed = {"delivered": False, "blame": True, "gone": False, "code": "timeout", "message": "no answer"}
     for one in claimed:
         args = (one["tenant"], one["id"], one["attempt"], jsonb(failed), 5, 5, 1_000)
         assert await ops.fetchval(queries["end_delivery_attempt"], *args)
+        await replying(ops, one["tenant"], one["id"], CHANNELS[tenant], "x")
 
 
 @pytest.fixture

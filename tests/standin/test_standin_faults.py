@@ -246,6 +246,17 @@ async def test_latency_and_pace_are_kept(openai: AsyncOpenAI, control: Control) 
     assert at_s[-1] < 2
 
 
+async def test_gathered_calls_are_answered_once_all_are_there(
+    openai: AsyncOpenAI, control: Control, eventually: Eventually
+) -> None:
+    control.behave({"gather": 3, "reply": "all here"})
+    early = [asyncio.create_task(chat(openai, "hi")) for _ in range(2)]
+    await eventually(lambda: control.served()["concurrency"] == 2)
+    assert not any(call.done() for call in early)
+    assert await chat(openai, "and me") == "all here"
+    assert await asyncio.gather(*early) == ["all here", "all here"]
+
+
 async def test_rules_steer_single_jobs_side_by_side(openai: AsyncOpenAI, control: Control) -> None:
     control.behave({"match": "job 1", "reply": "first"}, {"model": "other", "reply": "never"}, {"reply": "{last}!"})
     replies = await asyncio.gather(*(chat(openai, f"this is job {number}") for number in (1, 2)))

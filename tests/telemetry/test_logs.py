@@ -1,9 +1,13 @@
 """Lines have one form, and none has what somebody said: neither a library's nor an exception's."""
 
+import asyncio
+import io
 import logging
+import sys
 from contextvars import copy_context
 from typing import Any
 
+import msgspec
 import pytest
 import structlog
 
@@ -114,3 +118,60 @@ def _two_requests() -> None:
     context.bind(job_id="j")
     log.info("request", status=202)
     logs.wide("request", status=202)
+
+
+class Stream(io.StringIO):
+    """Standard output that tells what it was asked to do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.done: list[str] = []
+
+    def write(self, text: str) -> int:
+        self.done.append(msgspec.json.decode(text)["event"])
+        return super().write(text)
+
+    def flush(self) -> None:
+        self.done.append("flush")
+
+
+async def test_the_lines_of_one_tick_are_flushed_together_and_in_their_place(
+    lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = Stream()
+    monkeypatch.setattr(sys, "stdout", out)
+    configure()
+    logs.wide("one")
+    log.warning("two")
+    logs.wide("three")
+    assert out.done == ["one", "two", "flush", "three"]
+    await asyncio.sleep(0)
+    assert out.done[4:] == ["flush"]
+    logs.wide("four")
+    await asyncio.sleep(0)
+    assert out.done[5:] == ["four", "flush"]
+
+
+def test_a_line_without_a_loop_is_flushed_at_once(lines: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = Stream()
+    monkeypatch.setattr(sys, "stdout", out)
+    configure()
+    logs.wide("one")
+    assert out.done == ["one", "flush"]
+
+
+def test_a_loop_that_ended_with_lines_unflushed_keeps_no_later_one_back(
+    lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = Stream()
+    monkeypatch.setattr(sys, "stdout", out)
+    configure()
+    for event in ("one", "two"):
+        loop = asyncio.new_event_loop()
+        loop.call_soon(logs.wide, event)
+        loop.call_soon(loop.stop)  # before the tick that would flush
+        loop.run_forever()
+        if event == "two":
+            loop.run_until_complete(asyncio.sleep(0))
+        loop.close()
+    assert out.done == ["one", "two", "flush"]

@@ -20,7 +20,7 @@ from shared.sealing import Sealer
 from shared.tenants import Document
 from sql import queries
 from tests.ingress.harness import sha256
-from tests.sql.shapes import DEAD, a_call, a_channel, a_failed_call, a_turn, brought
+from tests.sql.shapes import DEAD, a_call, a_channel, a_failed_call, a_turn, brought, replying
 
 VICTIM, NEIGHBOUR = "alpha", "beta"
 MARK = "only alpha may read this"
@@ -73,10 +73,11 @@ async def _owe_and_alert(ops: asyncpg.Connection, tenant: str, mark: str) -> dic
     await ops.fetchrow(queries["put_alert"], tenant, f"alerts-of-{tenant}", jsonb(rule), mark, 9)
     await ops.fetchval(queries["test_alert"], tenant, f"alerts-of-{tenant}", mark)
     failed = {"delivered": False, "blame": True, "gone": False, "code": "timeout", "message": mark}
-    rows = await ops.fetch(queries["claim_deliveries"], 50, 50, 60, 5)
+    rows = await ops.fetch(queries["claim_deliveries"], 50, 50, 60, 5, 50)
     for one in [json.loads(row["delivery"]) for row in rows]:
         args = (one["tenant"], one["id"], one["attempt"], jsonb(failed), 5, 5, 1_000)
         await ops.fetchval(queries["end_delivery_attempt"], *args)
+        await replying(ops, tenant, one["id"], CHANNELS[tenant], mark)
     return {"endpoint": json.loads(endpoint)["id"], "delivery": one["id"]}
 
 
@@ -128,6 +129,15 @@ EXACT: dict[str, Any] = {
     "note_inbound": lambda _jobs: [NEIGHBOUR, json.dumps(brought(CHANNELS[VICTIM]))],
     "list_inbound_kept": lambda _jobs: [NEIGHBOUR, CHANNELS[VICTIM], 100],
     "message_states": lambda _jobs: [NEIGHBOUR, CHANNELS[VICTIM], "wamid.1"],
+    "resume_channel": lambda _jobs: [NEIGHBOUR, CHANNELS[VICTIM], "beta"],
+    "plan_parts": lambda jobs: [NEIGHBOUR, jobs["alpha_delivery"], 1, 1, "text", ["x"]],
+    "begin_part": lambda jobs: [
+        *(NEIGHBOUR, jobs["alpha_delivery"], 1, 1, CHANNELS[VICTIM], False, json.dumps([{"peer": "1"}]), 0, 9)
+    ],
+    "end_part": lambda jobs: [NEIGHBOUR, jobs["alpha_delivery"], 1, 1, "sent", "x"],
+    "end_reply_attempt": lambda jobs: [
+        *(NEIGHBOUR, jobs["alpha_delivery"], 1, json.dumps({"state": "delivered"}), 1, 1)
+    ],
     "list_tenants": lambda _jobs: [NEIGHBOUR, None, 100],
     "list_tenant_changes": lambda _jobs: [NEIGHBOUR, None, 100],
     "mark_dead_job_retried": lambda jobs: [NEIGHBOUR, jobs["alpha_dead"], 1, "beta", 2, "end", None],

@@ -34,6 +34,10 @@ AFTER: dict[str, tuple[type, str]] = {
 POINTS = [*BEFORE, *AFTER]
 SETTLED = {"settled": (Purse, "settle")}
 """Beside the commit of a turn's only call, after the first call of several."""
+TOGETHER_BEFORE: dict[str, tuple[type, str]] = {"committing together": (TurnStore, "_commit_all")}
+TOGETHER_AFTER: dict[str, tuple[type, str]] = {"committed together": (TurnStore, "_commit_all")}
+"""Around the commit of several turns in one transaction."""
+TOGETHER = [*TOGETHER_BEFORE, *TOGETHER_AFTER]
 
 
 def _held(answer: object) -> bool:
@@ -47,7 +51,8 @@ REACHED: dict[str, Callable[[object], bool]] = {"booked": _held}
 
 def doom(point: str, signal_number: int) -> None:
     """Wrap the method of `point` so that the process gets `signal_number` there, the first time only."""
-    owner, name = (BEFORE | AFTER | SETTLED)[point]
+    before = BEFORE | TOGETHER_BEFORE
+    owner, name = (before | AFTER | TOGETHER_AFTER | SETTLED)[point]
     original: Callable[..., Awaitable[Any]] = getattr(owner, name)
     struck = False
 
@@ -58,7 +63,7 @@ def doom(point: str, signal_number: int) -> None:
             os.kill(os.getpid(), signal_number)
 
     async def wrapped(*args: Any, **kwargs: Any) -> Any:
-        if point in BEFORE:
+        if point in before:
             strike()
         result = await original(*args, **kwargs)
         if point not in REACHED or REACHED[point](result):

@@ -12,7 +12,7 @@ import pytest
 from shared.config import Settings
 from tests.conftest import Eventually
 from tests.turn.deployment import TENANT, Deployment, environment_of
-from tests.turn.doomed_worker import POINTS
+from tests.turn.doomed_worker import POINTS, TOGETHER
 
 ROOT = Path(__file__).parents[2]
 CALLED = {"booked", "streaming", "answered", "committed", "finishing", "finished"}
@@ -82,6 +82,28 @@ async def test_a_worker_killed_at_any_point_gives_one_reply_and_one_set_of_rows(
     await check_books(deployment, follower, calls=1)
     bodies = await deployment.books.fetch("SELECT body FROM messages WHERE tenant_id = $1 ORDER BY seq", TENANT)
     assert [row["body"] for row in bodies[::2]] == ["first", "second"]
+    await check_nothing_is_left(deployment, eventually)
+
+
+@pytest.mark.parametrize("point", TOGETHER)
+async def test_turns_that_were_being_committed_together_are_all_committed_or_all_made_again(
+    deployment: Deployment, settings: Settings, eventually: Eventually, point: str
+) -> None:
+    await deployment.behave({"latency_ms": 300, "output_tokens": 5})
+    job_ids = [await deployment.say(f"{n}", conversation=f"c{n}", user=f"u{n % 3}") for n in range(20)]
+    async with doomed_worker(settings, point, "SIGKILL") as doomed:
+        assert await doomed.wait() == -signal.SIGKILL
+    committed = await deployment.books.fetch("SELECT job_id::text FROM jobs")
+    async with deployment.worker():
+        records = [await deployment.ended(job_id, 30) for job_id in job_ids]
+    assert {record.state for record in records} == {"succeeded"}
+    before = {row["job_id"] for row in committed}
+    for record in records:
+        assert record.attempts == (1 if record.id in before else 2)
+        calls = len(await deployment.rows("llm_calls", record.id))  # the first attempt may have got to none
+        await check_books(deployment, record.id, calls=1 if record.attempts == 1 else min(calls, 2))
+    if point == "committed together":
+        assert len(before) > 1
     await check_nothing_is_left(deployment, eventually)
 
 

@@ -1,7 +1,8 @@
 """The delivery process's loop: claim what is due while there are free slots, send it, write down what became of it.
 
 The table is the queue (decisions/0021): a crash between any two lines leaves rows that are `sending` until their lease
-lapses; they are sent again under the same id, by which receivers know them. So every event arrives at least once.
+lapses; they are sent again under the same id, by which receivers know them. So every event arrives at least once. What
+is different for replies through messengers is in `workers.replies`.
 """
 
 import asyncio
@@ -12,8 +13,9 @@ import structlog
 
 from shared.errors import Unavailable
 from workers.delivery.books import Claimed, DeliveryBooks
-from workers.delivery.metrics import observe
-from workers.delivery.outcome import Delivered, Outcome
+from workers.delivery.metrics import named, observe
+from workers.delivery.outcome import Outcome
+from workers.replies.outcome import ReplyEnd
 
 log = structlog.get_logger("delivery")
 
@@ -24,7 +26,9 @@ OUTAGE_PAUSE_S = 1.0
 
 
 class Courier:
-    def __init__(self, books: DeliveryBooks, send: Callable[[Claimed], Awaitable[Outcome]], *, slots: int) -> None:
+    def __init__(
+        self, books: DeliveryBooks, send: Callable[[Claimed], Awaitable[Outcome | ReplyEnd]], *, slots: int
+    ) -> None:
         self._books, self._send, self._slots = books, send, slots
         self._running: set[asyncio.Task[None]] = set()
         self._moved = asyncio.Event()
@@ -101,13 +105,14 @@ class Courier:
             type=one.event_type,
             endpoint=one.endpoint,
             attempt=one.attempt,
-            outcome="delivered" if isinstance(outcome, Delivered) else outcome.code,
+            outcome=named(outcome),
+            code=outcome.code if isinstance(outcome, ReplyEnd) else None,
             status=outcome.status,
             latency_ms=round(latency_s * 1_000, 1),
             late=not ours,
         )
 
-    async def _recorded(self, one: Claimed, outcome: Outcome, latency_s: float) -> bool:
+    async def _recorded(self, one: Claimed, outcome: Outcome | ReplyEnd, latency_s: float) -> bool:
         """Waits for Postgres: what was sent should not be sent again for want of a note."""
         while True:
             try:

@@ -1,7 +1,7 @@
 """Wiring of a delivery process: settings in, replies and alerts out. Called by `switchboard delivery`.
 
-It needs the role switchboard_ops: deliveries of all tenants wait in one table. It asks Redis at its start, and tells it
-where its numbers are; it sends on while Redis is away.
+It needs the role switchboard_ops: deliveries of all tenants wait in one table. It asks Redis at its start, tells it
+where its numbers are, and hears from it of work that has begun; it sends on while Redis is away.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from shared.telemetry.metrics import vitals
 from sql import queries
 from workers.alerts.judge import Judge
 from workers.alerts.watch import watch
-from workers.delivery.books import DeliveryBooks
+from workers.delivery.books import DeliveryBooks, lease_s
 from workers.delivery.courier import Courier
 from workers.delivery.mail import Mailer
 from workers.delivery.post import Poster
@@ -30,6 +30,11 @@ from workers.delivery.resolve import Lookup, Resolver
 from workers.delivery.send import Sender
 from workers.delivery.signing import Signer
 from workers.probes import serving
+from workers.replies.books import PartBooks
+from workers.replies.opened import Channels
+from workers.replies.provider import Provider
+from workers.replies.sender import ReplySender
+from workers.replies.working import Typist
 from workers.scrape import announced
 
 log = structlog.get_logger("delivery")
@@ -67,17 +72,23 @@ async def open_courier(settings: Settings, *, lookup: Lookup | None = None) -> A
         stack.push_async_callback(pool.close)
         await deployment.claim(commands, pool, settings.environment)
         signer = Signer.of(settings, (await deployment.of_database(pool)).id)
-        sender = _sender(stack, settings, signer, lookup)
+        sender = _sender(stack, settings, signer, _replies(stack, settings, pool), lookup)
         courier = Courier(_books(settings, pool), sender, slots=settings.delivery_concurrency)
         await stack.enter_async_context(vitals(lambda: [commands], lambda: [pool]))
         address = await stack.enter_async_context(serving(settings, lambda: ("courier", courier.state), pool))
         await stack.enter_async_context(announced(commands, NAME, address))
-        watching = asyncio.create_task(watch(pool, Judge(pool, DeploymentBudgets.of(settings))))
+        typist = Typist(commands, pool, Channels(settings))
+        stack.push_async_callback(typist.aclose)
+        beside = [
+            asyncio.create_task(watch(pool, Judge(pool, DeploymentBudgets.of(settings)))),
+            asyncio.create_task(typist.run()),
+        ]
         try:
             yield courier
         finally:
-            watching.cancel()
-            await asyncio.wait([watching])
+            for task in beside:
+                task.cancel()
+            await asyncio.wait(beside)
 
 
 async def _all_seeing_pool(settings: Settings) -> Pool:
@@ -99,12 +110,21 @@ def _books(settings: Settings, pool: Pool) -> DeliveryBooks:
     return DeliveryBooks(
         pool,
         per_receiver=settings.delivery_per_receiver,
+        per_channel=settings.delivery_per_channel,
         timeout_s=settings.delivery_timeout_s,
         give_up_days=settings.delivery_give_up_days,
     )
 
 
-def _sender(stack: contextlib.AsyncExitStack, settings: Settings, signer: Signer, lookup: Lookup | None) -> Sender:
+def _replies(stack: contextlib.AsyncExitStack, settings: Settings, pool: Pool) -> ReplySender:
+    provider = Provider(timeout_s=settings.delivery_timeout_s)
+    stack.push_async_callback(provider.aclose)
+    return ReplySender(Channels(settings), PartBooks(pool, lease_s=lease_s(settings.delivery_timeout_s)), provider)
+
+
+def _sender(
+    stack: contextlib.AsyncExitStack, settings: Settings, signer: Signer, replies: ReplySender, lookup: Lookup | None
+) -> Sender:
     private = settings.delivery_allow_private
     resolver = Resolver(allow_private=private, threads=settings.delivery_concurrency, lookup=lookup)
     stack.callback(resolver.close)
@@ -112,4 +132,4 @@ def _sender(stack: contextlib.AsyncExitStack, settings: Settings, signer: Signer
     stack.push_async_callback(poster.aclose)
     mailer = Mailer(settings.smtp_url, sender=settings.alert_from, timeout_s=settings.delivery_timeout_s)
     stack.callback(mailer.close)
-    return Sender(poster, mailer, signer)
+    return Sender(poster, mailer, signer, replies)

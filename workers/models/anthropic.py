@@ -16,7 +16,7 @@ import msgspec
 
 from agents.api import Completion, Finish, Headroom, Prompt
 from workers.models import errors, headroom, sse, usage
-from workers.models.http import end_user, open_client
+from workers.models.http import absolute, end_user, open_client
 
 PROVIDER: Final = "anthropic"
 OFFICIAL_URL: Final = "https://api.anthropic.com"
@@ -116,6 +116,9 @@ class AnthropicModel:
             max_retries=0,
             http_client=open_client(idle_timeout_s),
         )
+        self._url = absolute(self._client.base_url, "v1/messages")
+        # spelt out, as the SDK copies its defaults deeply for every call
+        self._options: Any = {"headers": {}, "max_retries": 0}
 
     async def stream(
         self, prompt: Prompt, *, model: str, timeout_s: float, user: str | None = None
@@ -140,7 +143,7 @@ class AnthropicModel:
 
     async def _send(self, body: dict[str, Any], reply: _Reply) -> httpx2.Response:
         response = await self._client.post(
-            "/v1/messages", content=msgspec.json.encode(body), cast_to=httpx2.Response, stream=True
+            self._url, content=msgspec.json.encode(body), cast_to=httpx2.Response, stream=True, options=self._options
         )
         reply.request_id = errors.request_id(response)
         reply.headroom = headroom.of_anthropic(response.headers)

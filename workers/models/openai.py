@@ -15,7 +15,7 @@ import openai
 
 from agents.api import Completion, Finish, Headroom, Prompt
 from workers.models import errors, headroom, sse, usage
-from workers.models.http import end_user, open_client
+from workers.models.http import absolute, end_user, open_client
 
 PROVIDER: Final = "openai"
 OFFICIAL_URL: Final = "https://api.openai.com/v1"
@@ -104,7 +104,10 @@ class OpenAIModel:
             http_client=open_client(idle_timeout_s),
         )
         self._official = self._client.base_url.host == "api.openai.com"
+        self._url = absolute(self._client.base_url, "chat/completions")
         self._limit_names: dict[str, str] = {}
+        # spelt out, as the SDK copies its defaults deeply for every call
+        self._options: Any = {"headers": {}, "max_retries": 0, "timeout": self._client.timeout}
 
     async def stream(
         self, prompt: Prompt, *, model: str, timeout_s: float, user: str | None = None
@@ -164,5 +167,5 @@ class OpenAIModel:
 
     async def _post(self, body: dict[str, Any]) -> httpx2.Response:
         return await self._client.post(
-            "/chat/completions", content=msgspec.json.encode(body), cast_to=httpx2.Response, stream=True
+            self._url, content=msgspec.json.encode(body), cast_to=httpx2.Response, stream=True, options=self._options
         )

@@ -6,8 +6,9 @@ compatible servers leave out) are not needed.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Iterator
 from contextlib import suppress
+from typing import Any, cast
 
 import httpx2
 
@@ -50,21 +51,55 @@ async def read(request: Awaitable[httpx2.Response], *, timeout_s: float) -> Asyn
     The time between two events that the consumer spends counts too, but is never interrupted. Closing this iterator
     closes the response, and with it the connection unless the body was read to its end.
     """
-    deadline_s = asyncio.get_running_loop().time() + timeout_s
-    async with asyncio.timeout_at(deadline_s):
-        response = await request
-    decoder = Decoder()
+    decoder, reading, response = Decoder(), _Deadline(timeout_s), None
     try:
-        pieces = aiter(response.aiter_bytes())
+        with reading:
+            response = await request
+        plain = "content-encoding" not in response.headers
+        pieces = aiter(cast("AsyncIterable[bytes]", response.stream) if plain else response.aiter_bytes())
         while True:
-            async with asyncio.timeout_at(deadline_s):
+            with reading:
                 piece = await anext(pieces, None)
             if piece is None:
                 return
             for data in decoder.feed(piece):
                 yield data
     finally:
-        await response.aclose()
+        reading.close()
+        if response is not None:
+            await response.aclose()
+
+
+class _Deadline:
+    """`asyncio.timeout` for several waits of one task, with one timer; what the task does in between is let alone."""
+
+    def __init__(self, timeout_s: float) -> None:
+        self._timer = asyncio.get_running_loop().call_later(timeout_s, self._pass)
+        self._passed = self._struck = False
+        self._waiting: asyncio.Task[Any] | None = None
+        self._cancelling = 0
+
+    def __enter__(self) -> None:
+        if self._passed:
+            raise TimeoutError
+        self._waiting = asyncio.current_task()
+        self._cancelling = self._waiting.cancelling() if self._waiting else 0
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _trace: object) -> None:
+        task, self._waiting = self._waiting, None
+        if self._struck and task is not None:
+            self._struck = False
+            if task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
+                raise TimeoutError from error
+
+    def _pass(self) -> None:
+        self._passed = True
+        if self._waiting is not None:
+            self._struck = True
+            self._waiting.cancel()
+
+    def close(self) -> None:
+        self._timer.cancel()
 
 
 async def drain(events: AsyncIterator[bytes]) -> None:

@@ -171,13 +171,18 @@ class _Connection(asyncio.Protocol):
         if self._fault is not None:
             raise self._fault
         self._waiter = self.loop.create_future()
+        timeout_s = self._read_timeout_s
+        timer = None if timeout_s is None else self.loop.call_later(timeout_s, self._too_late, self._waiter)
         try:
-            async with asyncio.timeout(self._read_timeout_s):
-                await self._waiter
-        except TimeoutError as error:
-            raise httpx2.ReadTimeout(f"nothing received for {self._read_timeout_s} s") from error
+            await self._waiter
         finally:
             self._waiter = None
+            if timer is not None:
+                timer.cancel()
+
+    def _too_late(self, waiter: "asyncio.Future[None]") -> None:
+        if not waiter.done():
+            waiter.set_exception(httpx2.ReadTimeout(f"nothing received for {self._read_timeout_s} s"))
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():

@@ -129,9 +129,18 @@ class QueueScripts:
 
     async def claim(self, worker: str, n: int, *, only: Sequence[str] = ()) -> Claims | None:
         """At most `n` due jobs, of `only` when given; None when this worker has no lease."""
-        argv: list[Argument] = [worker, n, self._in_progress_ms, self._max_events, self._result_ttl_s, *only]
-        reply = await self._poll(_claim, argv)
+        return self.claims(worker, await self._poll(_claim, [*self._claiming(worker, n), *only]))
+
+    def claim_command(self, worker: str, n: int) -> tuple[Argument, ...]:
+        """`claim` as a command, for a connection of one's own; `claims` reads its reply. Fails where the script is not
+        known, which `claim` mends."""
+        return ("EVALSHA", _claim.sha, 1, self.queue, *self._claiming(worker, n))
+
+    def claims(self, worker: str, reply: Any) -> Claims | None:
         return None if reply == b"LOST" else _claims(reply, worker)
+
+    def _claiming(self, worker: str, n: int) -> list[Argument]:
+        return [worker, n, self._in_progress_ms, self._max_events, self._result_ttl_s]
 
     async def held(self, worker: str) -> dict[str, str]:
         """Jobs Redis counts as this worker's: id → claim."""

@@ -1,6 +1,5 @@
 """Builds the worker of a chat queue: our settings in arq's words."""
 
-import gc
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -21,19 +20,6 @@ ENDLESS_TRIES = 1_000_000
 """A turn counts its own attempts: the last one must still run to end its job in Postgres."""
 POLL_S = 1.0
 """How often an idle worker looks by itself; tokens and due times bring everything sooner."""
-
-_YOUNG_OBJECTS, _YOUNG_RUNS = 20_000, 50
-
-
-def settle_heap() -> None:
-    """For a process whose only work is this worker, once everything is loaded.
-
-    Python's garbage collector looks at all of it again and again, a fifth of the worker's time: what is there now stays
-    for good and is left out, and what comes and goes is looked at less often.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(_YOUNG_OBJECTS, _YOUNG_RUNS, _YOUNG_RUNS)
 
 
 def chat_worker(

@@ -8,7 +8,9 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
+from shared.redis import Argument
 from workers.queue.finisher import Finisher
 from workers.queue.membership import Membership
 from workers.queue.scripts import MAX_CLAIM, Claimed, Claims, Finish, QueueScripts
@@ -16,8 +18,21 @@ from workers.queue.scripts import MAX_CLAIM, Claimed, Claims, Finish, QueueScrip
 logger = logging.getLogger("switchboard.claim")
 
 
+STANDING_SLOTS, STANDING_NEEDS = 2, 8
+"""What a claim takes that comes with a token: its job, and room to see that there are no more. And free slots without
+which it is not made, since other claims cannot have those it keeps."""
+
+
+class Standing(NamedTuple):
+    """A claim that waits in Redis behind the wait for a token, and is made the moment one comes."""
+
+    worker: str
+    command: tuple[Argument, ...]
+
+
 class Taker:
-    """`await claim(limit)` starts the jobs it gets; `finisher` ends them and may bring more."""
+    """`await claim(limit)` starts the jobs it gets; `finisher` ends them and may bring more; `stand` and `stood` claim
+    with a token."""
 
     def __init__(
         self,
@@ -41,6 +56,10 @@ class Taker:
         self.finisher = Finisher(scripts, want=self._want, take=self._take, patience_s=patience_s)
         self.next_due_at: float | None = 0.0
         """When something is due again, on the monotonic clock; None when nothing is known to be."""
+        self.looks_at = 0.0
+        """When the worker looks by itself, on the monotonic clock."""
+        self._standing = 0
+        """Slots kept for the claim that waits for a token."""
         self._one_at_a_time = asyncio.Lock()
         self._asking = 0
         self._under_way: set[asyncio.Task[None]] = set()
@@ -55,7 +74,33 @@ class Taker:
         return max(0, self._room())
 
     def _room(self) -> int:
-        return self._open_slots() - self._asking - self.finisher.reserved
+        return self._open_slots() - self._asking - self._standing - self.finisher.reserved
+
+    def stand(self) -> Standing | None:
+        """A claim to be sent along with the wait for a token, whose answer, or that there will be none, must be told to
+        `stood`. None while there should be no such claim: it keeps slots that other claims may need.
+        """
+        worker = self._membership.name
+        roomy = min(self.free_slots(), self._merge_limit()) >= STANDING_NEEDS
+        if not roomy or not worker or self._strays_suspected:
+            return None
+        self._standing = STANDING_SLOTS
+        return Standing(worker, self._scripts.claim_command(worker, STANDING_SLOTS))
+
+    def stood(self, standing: Standing, reply: Any) -> bool:
+        """Starts the jobs in its `reply` (None: none came); whether the queue should be looked at again."""
+        self._standing = 0
+        if reply is None:
+            return False
+        if isinstance(reply, Exception):  # the script is not known, say
+            return True
+        claims = self._scripts.claims(standing.worker, reply)
+        if claims is None:
+            self._membership.lost(standing.worker)
+            return True
+        self._take(claims)
+        due_sooner = self.next_due_at is not None and self.next_due_at < self.looks_at
+        return due_sooner or self._strays_suspected or len(claims.jobs) == STANDING_SLOTS
 
     async def claim(self, limit: int, only: Sequence[str] = ()) -> None:
         """Shielded: a claim whose caller is cancelled must still learn which jobs it was given.
@@ -83,8 +128,13 @@ class Taker:
                 await self._claim_while_full(worker, n, limit, only)
             finally:
                 self._asking = 0
-            if self._strays_suspected and not self.finisher.claiming:
+            if self._strays_suspected and not self.finisher.claiming and not self._standing:
                 await self._return_strays(worker)
+
+    async def return_strays(self) -> None:
+        """Of a claim whose answer will not be read any more. Raises redis-py's errors."""
+        if self._membership.name:
+            await self._return_strays(self._membership.name)
 
     async def _claim_while_full(self, worker: str, n: int, limit: int, only: Sequence[str]) -> None:
         """As long as there is more than one call takes, the next is under way when the jobs of the last one start."""
@@ -123,7 +173,7 @@ class Taker:
         self.next_due_at = None if claims.next_ms is None else time.monotonic() + claims.next_ms / 1000
         for job in claims.jobs:
             self._start(job)
-        if claims.held > len(self._running) + self.finisher.claiming:
+        if claims.held > len(self._running) + self.finisher.claiming + self._standing:
             self._strays_suspected = True
         if claims.ends_waiting:
             self._on_ends_waiting()

@@ -190,7 +190,10 @@ class LeaseWorker(Worker):
             on_ends_waiting=self._take_ends,
             patience_s=lambda: self.lease_s if self.leaving else math.inf,
         )
-        self._waker = Waker(self.pool.connection_pool, self.queue_name, self._taker.hungry)
+        taker = self._taker
+        self._waker = Waker(
+            self.pool.connection_pool, self.queue_name, taker.hungry, stand=taker.stand, stood=taker.stood
+        )
         self._opened = True
 
     def _stop_all_of(self, incarnation: str) -> None:
@@ -223,11 +226,14 @@ class LeaseWorker(Worker):
 
     async def _leave(self) -> None:
         """Hands back what is left and gives up the lease, so that others start it at once."""
+        for task in self._waking:
+            await stop(task)
         await self._quiet()
+        with contextlib.suppress(RedisError, OSError):  # their lease runs out by itself
+            await self._taker.return_strays()
         await self._membership.leave()
-        for task in (*self._waking, self._ends):
-            if task is not None:
-                await stop(task)
+        if self._ends is not None:
+            await stop(self._ends)
 
     async def _quiet(self) -> None:
         """Returns when nothing runs here and Redis was told of every end."""
@@ -345,6 +351,7 @@ class LeaseWorker(Worker):
         due_in_s = self.poll_delay_s
         if self._taker.free_slots() > 0 and self._taker.next_due_at is not None:
             due_in_s = min(due_in_s, self._taker.next_due_at - time.monotonic())
+        self._taker.looks_at = time.monotonic() + due_in_s
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(max(_SHORTEST_IDLE_S, due_in_s)):
                 await self._waker.event.wait()

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from agents.api import Completion, Message, Prompt, Turn
 from shared.errors import AgentError, LeaseLost, SwitchboardError, Unavailable, UpstreamUnavailable
+from shared.wire import TurnPayload
 from workers import metrics
 from workers.cache.flight import Cache, Paid
 from workers.cache.question import Question
@@ -36,6 +37,8 @@ class Desk(Protocol):
     def say(self, job: Claimed, text: str) -> None: ...
 
     async def take_back(self, job: Claimed) -> None: ...
+
+    def begun(self, payload: TurnPayload) -> None: ...
 
 
 class TurnContext:

@@ -202,6 +202,7 @@ class TurnRunner:
     # --- answer -------------------------------------------------------------------------------------------------
 
     async def _answer(self, work: Work) -> Verdict:
+        self._desk.begun(work.payload)
         spending = Spending(work, self._money, self._store, self._give_up(work))
         context = TurnContext(
             work,

@@ -1,19 +1,22 @@
 """A turn's dealings with Postgres: one statement before it, one after it, each safe to repeat.
 
+Turns that need theirs at the same moment share one statement (`joined.py`).
+
 While Postgres is away a turn waits here with what it has: its calls are paid for. It gives up only when its worker
 is leaving or its lease is gone; then another worker starts over.
 """
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
 
 from agents.api import Message
 from shared.budgets import made_at_ms
-from shared.db import Pool, jsonb
+from shared.db import Pool, Row, jsonb
 from shared.errors import LeaseLost, Unavailable
 from shared.jobs import Degraded, JobError, JobRecord
 from shared.telemetry import tracing
@@ -23,6 +26,7 @@ from sql import queries
 from workers.erasure.subjects import Subjects
 from workers.ledger.book import Amount, LedgerRow
 from workers.queue.scripts import Claimed
+from workers.turn.joined import Joined
 from workers.turn.taken_in import TakenInEnd
 from workers.turn.work import AttemptError
 
@@ -79,25 +83,44 @@ class TurnEnd(msgspec.Struct, frozen=True, kw_only=True):
     subjects: list[str] = []
     """By which Postgres knows whether its user was erased meanwhile; `TurnStore.end` fills them in."""
 
+    @property
+    def plain(self) -> bool:
+        """Whether `commit_turns` takes it: see sql/migrations/0020_joined_commits.sql."""
+        first = self.run == 1 and self.claim == self.started_us
+        return first and self.state == "succeeded" and self.callback_url is None and not self.taken_in
+
+
+class _Ended(NamedTuple):
+    tenant: str
+    end: TurnEnd
+
+
+_Asks: TypeAlias = tuple[str, str, int, str, int]
+"""Tenant, job, run, conversation, messages of history: the arguments of `turn_context`."""
+
+MOST_TOGETHER = 32
+"""Turns in one statement: more would save little more, and the first of them waits for the last."""
+
 
 class TurnStore:
     """`give_up` says whether waiting for Postgres has become pointless."""
 
     def __init__(self, pool: Pool, subjects: Subjects) -> None:
         self._pool, self._subjects = pool, subjects
+        self._contexts: Joined[_Asks, Row] = Joined(self._load_all, self._load_one, most=MOST_TOGETHER)
+        self._commits: Joined[_Ended, str | None] = Joined(self._commit_all, self._commit_one, most=MOST_TOGETHER)
 
     async def load(
         self, payload: TurnPayload, job: Claimed, history: int, give_up: Callable[[], bool]
     ) -> LoadedContext:
         """A claim that is not the job's first takes it over: from here on no earlier one can end it."""
-        args: tuple[object, ...] = (payload.tenant, payload.job_id, job.run, payload.conversation_id, history)
-        query = "turn_context" if job.first else "turn_takeover"
-        if not job.first:
-            args = (*args, int(job.claim))
-        with tracing.span("db.query", query):
-            row = await persist(lambda: self._pool.fetchrow(queries[query], *args), give_up)
-        if row is None:
-            raise RuntimeError("turn_context returns one row")
+        asks = (payload.tenant, payload.job_id, job.run, payload.conversation_id, history)
+        if job.first:
+            with tracing.span("db.query", "turn_context"):
+                row = await persist(lambda: self._contexts(asks), give_up)
+        else:
+            with tracing.span("db.query", "turn_takeover"):
+                row = await persist(lambda: self._row("turn_takeover", *asks, int(job.claim)), give_up)
         ended = msgspec.json.decode(row["ended"], type=JobRecord) if row["ended"] else None
         messages = tuple(msgspec.json.decode(row["history"], type=list[Message]))
         settings = read_settings(row["settings"])
@@ -110,14 +133,16 @@ class TurnStore:
         the record says so, and nobody's words. Raises LeaseLost when it was taken over."""
         name = "commit_turn" if end.state == "succeeded" else "end_job"
         subjects = self._subjects.of_turn(tenant, end.user_id, end.conversation_id)
-        text = jsonb(msgspec.structs.replace(end, subjects=subjects))
+        ended = _Ended(tenant, msgspec.structs.replace(end, subjects=subjects))
         with tracing.span("db.query", name):
-            row = await persist(lambda: self._pool.fetchrow(queries[name], tenant, text), give_up)
-        if row is None:
-            raise RuntimeError("an end returns one row")
-        if row["record"] is None:
+            if end.plain:
+                key = (tenant, end.conversation_id)
+                record = await persist(lambda: self._commits(ended, key), give_up)
+            else:
+                record = await persist(lambda: self._end_one(name, ended), give_up)
+        if record is None:
             raise LeaseLost("the job was taken over by a later claim")
-        return msgspec.json.decode(row["record"], type=JobRecord)
+        return msgspec.json.decode(record, type=JobRecord)
 
     async def post(
         self, tenant: str, rows: list[LedgerRow], give_up: Callable[[], bool], *, admitted_us: int | None = None
@@ -148,6 +173,35 @@ class TurnStore:
         if row is None:
             raise RuntimeError("conversation_spent returns one row")
         return Amount(row["cost_nano_usd"], row["tokens"])
+
+    async def _row(self, query: str, *args: object) -> Row:
+        row = await self._pool.fetchrow(queries[query], *args)
+        if row is None:
+            raise RuntimeError(f"{query} returns one row")
+        return row
+
+    async def _load_one(self, asks: _Asks) -> Row:
+        return await self._row("turn_context", *asks)
+
+    async def _load_all(self, asked: Sequence[_Asks]) -> list[Row]:
+        rows = await self._pool.fetch(queries["turn_contexts"], *map(list, zip(*asked, strict=True)))
+        return sorted(rows, key=lambda row: row["place"])
+
+    async def _end_one(self, query: str, ended: _Ended) -> str | None:
+        """The record as JSON; None when the job was taken over and has not ended yet."""
+        record: str | None = (await self._row(query, ended.tenant, jsonb(ended.end)))["record"]
+        return record
+
+    async def _commit_one(self, ended: _Ended) -> str | None:
+        return await self._end_one("commit_turn", ended)
+
+    async def _commit_all(self, ended: Sequence[_Ended]) -> list[str | None]:
+        by_tenant: defaultdict[str, list[TurnEnd]] = defaultdict(list)
+        for tenant, end in sorted(ended, key=lambda each: each.tenant):  # one order for all: no two can deadlock
+            by_tenant[tenant].append(end)
+        rows = await self._pool.fetch(queries["commit_turns"], list(by_tenant), [*map(jsonb, by_tenant.values())])
+        records: dict[str, str | None] = {row["job_id"]: row["record"] for row in rows}
+        return [records[end.job_id] for _, end in ended]
 
 
 async def persist(statement: Callable[[], Awaitable[T]], give_up: Callable[[], bool]) -> T:

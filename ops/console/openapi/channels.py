@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ingress.openapi import pieces
-from ingress.openapi.describe import Answer, Body, Header, Operation, Parameter, Schema, listing, ref
+from ingress.openapi.describe import Answer, Body, Header, Operation, Parameter, Schema, listing, nullable, ref
 from ingress.openapi.schemas import filled, of_model, of_resource
 from ops.channels.asks import (
     CHANNEL_ID,
@@ -15,7 +15,7 @@ from ops.channels.asks import (
     RotateChannelBody,
 )
 from ops.channels.books import ChannelBooks
-from ops.channels.records import ChannelRow, KeptRow
+from ops.channels.records import ChannelRow, KeptRow, Pause
 from ops.console.openapi.tenants import CURSOR
 
 _ROW = ChannelRow(
@@ -31,6 +31,13 @@ _ROW = ChannelRow(
     version=1,
     created_us=1_795_246_200_000_001,
     updated_us=1_795_246_200_000_001,
+)
+_PAUSE = Pause(
+    code="190",
+    message="Invalid OAuth access token.",
+    status=401,
+    since_us=1_795_246_200_000_001,
+    until_us=1_795_246_260_000_001,
 )
 _KEPT = KeptRow(
     id="0c55d1e23f9a0c55d1e23f9a0c55d1e2",
@@ -71,7 +78,9 @@ def components() -> Mapping[str, Schema]:
             _ROW.resource(),
             ChannelRow,
             webhook={"type": "string", "description": "The path at the ingress that the provider is told to call."},
+            paused=nullable(ref("ChannelPause")),
         ),
+        "ChannelPause": of_resource(_PAUSE.resource(), Pause),
         "InboundKept": of_resource(_KEPT.resource(), KeptRow),
     }
 
@@ -163,6 +172,15 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         body=Body(
             schema=ref("RotateChannelBody"), examples={"app secret": {"credentials": {"app_secrets": "…"}, "keep": 1}}
         ),
+    ),
+    ("POST", "/v1/channels/{channel_id}/resume"): _operation(
+        "resume_channel",
+        "Try a paused channel's replies again",
+        "A channel whose provider refuses it as a whole is paused: its replies wait, in their order, and one of them "
+        "tries from time to time. This has all of them tried at once, as every change of the channel does.",
+        {200: _ONE},
+        ChannelBooks.resume,
+        parameters=(_ID,),
     ),
     ("GET", "/v1/channels/{channel_id}/kept"): _operation(
         "list_kept",

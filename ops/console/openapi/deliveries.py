@@ -10,7 +10,16 @@ from ops.console.state import Console, tenant_of
 from ops.deliveries.asks import DeliveriesQuery, EndpointBody, EndpointChange, RotateBody
 from ops.deliveries.books import DeliveryBooks
 from ops.deliveries.gate import Gate
-from ops.deliveries.records import Delivery, DeliveryDetail, DeliveryError, Endpoint, LogEntry, NewSecret
+from ops.deliveries.records import (
+    Delivery,
+    DeliveryDetail,
+    DeliveryError,
+    Endpoint,
+    LogEntry,
+    MessageStatus,
+    NewSecret,
+    ReplyPart,
+)
 
 _AT_US = 1_795_246_241_000_001
 _ENDPOINT = Endpoint(
@@ -67,7 +76,18 @@ _LOGGED = LogEntry(
     latency_ms=41.5,
 )
 _SHORT = Delivery(**_DELIVERY)
-_WHOLE = DeliveryDetail(**_DELIVERY, body=_RECORD, log=[_LOGGED])
+_PART = ReplyPart(
+    part=1,
+    form="text",
+    state="sent",
+    resent=0,
+    message_id="wamid.ID",
+    began_us=_AT_US,
+    ended_us=_AT_US,
+    status="read",
+    statuses=[MessageStatus(state="read", at_us=_AT_US, error=None)],
+)
+_WHOLE = DeliveryDetail(**_DELIVERY, body=_RECORD, log=[_LOGGED], parts=[])
 _NEW = NewSecret(secret="whsec_…", overlap_s=86_400)  # noqa: S106 - no secret
 
 _ABOUT = {
@@ -106,7 +126,11 @@ def components() -> Mapping[str, Schema]:
             {**_ENDPOINT.resource(), "secret": _NEW.secret}, Endpoint, id=pieces.UUID, secret=_SECRET
         ),
         "SigningSecret": of_resource(_NEW.resource(), NewSecret, secret=_SECRET),
-        "Delivery": of_resource(_SHORT.resource(), Delivery, id=pieces.UUID),
+        "Delivery": of_resource(_SHORT.resource(), Delivery, id=pieces.UUID, paused=nullable(ref("ChannelPause"))),
+        "ReplyPart": of_resource(
+            _PART.resource(), ReplyPart, statuses={"type": "array", "items": ref("MessageStatus")}
+        ),
+        "MessageStatus": of_resource(_PART.resource()["statuses"][0], MessageStatus),
         "DeliveryDetail": of_resource(
             _WHOLE.resource(),
             DeliveryDetail,
@@ -114,6 +138,8 @@ def components() -> Mapping[str, Schema]:
             id=pieces.UUID,
             event=event,
             log={"type": "array", "items": ref("DeliveryAttempt")},
+            parts={"type": "array", "items": ref("ReplyPart")},
+            paused=nullable(ref("ChannelPause")),
         ),
         "DeliveryAttempt": of_resource(_WHOLE.resource()["log"][0], LogEntry),
         "DeliveryError": of_struct(DeliveryError),

@@ -94,6 +94,13 @@ async def rotate_channel(request: Request) -> Response:
     return json_response(changed.resource(), 200, _NO_STORE)
 
 
+async def resume_channel(request: Request) -> Response:
+    console, visitor, channel_id = await _of_channel(request)
+    resumed = await console.channels.resume(visitor.tenant, channel_id, visitor.by)
+    log.info("channel_resumed", of=resumed.tenant, channel=channel_id, by=visitor.by)
+    return json_response(resumed.resource(), 200, _NO_STORE)
+
+
 async def list_kept(request: Request) -> Response:
     console, visitor, channel_id = await _of_channel(request)
     asked = query_of(request, KeptQuery)

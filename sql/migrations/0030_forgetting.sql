@@ -38,7 +38,9 @@ INSERT INTO personal_data (table_name, fate, found_by, dated_by, exported) VALUE
     ('inbound_kept', 'apart', '{}', 'received_at', false),
     ('alert_events', 'apart', '{}', 'crossed_at', false),
     ('tenants', 'apart', '{}', NULL, false),
-    ('tenant_changes', 'apart', '{}', NULL, false);
+    ('tenant_changes', 'apart', '{}', NULL, false),
+    ('delivery_parts', 'cascade', '{}', NULL, false),
+    ('channel_paces', 'apart', '{}', NULL, false);
 UPDATE personal_data SET retired = true WHERE table_name IN ('channel_statuses', 'inbound_kept', 'alert_events');
 
 CREATE TABLE erasure_fences (
@@ -473,6 +475,11 @@ BEGIN
         AND created_at <= v_before;
     GET DIAGNOSTICS v_deleted = ROW_COUNT;
     v_counts := add_counts(v_counts, jsonb_build_object('deliveries', v_deleted));
+    DELETE FROM channel_paces WHERE tenant_id = p_tenant AND peer <> '' AND (
+        peer = p_address OR peer = ANY (ARRAY(
+            SELECT split_part(room, ':', 2) FROM unnest(p_conversations) AS given(room) WHERE room LIKE 'ch-%:%')));
+    GET DIAGNOSTICS v_deleted = ROW_COUNT;
+    v_counts := add_counts(v_counts, jsonb_build_object('channel_paces', v_deleted));
     IF p_address IS NOT NULL THEN
         DELETE FROM channel_statuses WHERE tenant_id = p_tenant AND recipient = p_address AND received_at <= v_before;
         GET DIAGNOSTICS v_deleted = ROW_COUNT;
@@ -816,5 +823,44 @@ BEGIN
         PERFORM delete_rows(p_tenant, v_data.table_name, 'user_id', v_users, p_cutoff);
     END LOOP;
     RETURN v_total + cardinality(v_users);
+END
+$$;
+
+-- As before (0020), one by one where somebody of the tenant's was erased: commit_turn knows what to do then.
+CREATE OR REPLACE FUNCTION commit_turns(p_tenants text[], p_turns jsonb[]) RETURNS TABLE (job_id uuid, record jsonb)
+LANGUAGE plpgsql SET search_path = public, pg_temp SET lock_timeout = '250ms' AS $$
+#variable_conflict use_column
+DECLARE
+    v_tenant text;
+    v_turns jsonb;
+    v_fenced boolean;
+    v_won uuid[];
+    v_end record;
+BEGIN
+    PERFORM pg_current_xact_id();  -- before fences are looked for (fence_of)
+    FOR v_tenant, v_turns IN SELECT * FROM unnest(p_tenants, p_turns) LOOP
+        PERFORM set_config('switchboard.tenant', v_tenant, true);
+        v_won := '{}';
+        v_fenced := EXISTS (
+            SELECT FROM jsonb_array_elements(v_turns) AS turn
+            CROSS JOIN LATERAL jsonb_array_elements_text(coalesce(turn->'subjects', '[]')) AS given(subject)
+            JOIN erasure_fences AS f ON f.tenant_id = v_tenant AND f.subject = given.subject);
+        IF NOT v_fenced AND NOT EXISTS (SELECT FROM endpoints_for(v_tenant, 'job.succeeded')) THEN
+            FOR v_end IN SELECT * FROM commit_plain_turns(v_tenant, v_turns) LOOP
+                IF NOT v_end.is_theirs THEN
+                    RAISE EXCEPTION 'the conversation belongs to another user' USING ERRCODE = 'SB001';
+                END IF;
+                job_id := v_end.job_id;
+                record := coalesce(v_end.record, job_record_of(v_tenant, v_end.job_id, 1));
+                v_won := v_won || v_end.job_id;
+                RETURN NEXT;
+            END LOOP;
+        END IF;
+        IF cardinality(v_won) < jsonb_array_length(v_turns) THEN
+            RETURN QUERY SELECT (turn->>'job_id')::uuid, ended.record
+                FROM jsonb_array_elements(v_turns) AS turn, commit_turn(v_tenant, turn) AS ended
+                WHERE (turn->>'job_id')::uuid <> ALL (v_won);
+        END IF;
+    END LOOP;
 END
 $$;

@@ -1,0 +1,208 @@
+"""From a provider's webhook to the provider's API, through the product's own processes.
+
+Messages come in as the providers send them, the model is the stand-in and repeats what it was asked, and what the
+providers took is read from their books.
+"""
+
+import asyncio
+import json
+import time
+from collections import Counter, defaultdict
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from ops.stack.standin import Standin
+from shared.config import Settings
+from tests.channels.providers import PROVIDERS
+from tests.conftest import _eventually
+from tests.delivery.conftest import TENANT
+from tests.replies.conftest import Connect, Replies
+from tests.replies.fleet import fleet_of
+
+USERS = ("1", "2")
+HASTEN_EVERY_S, GIVE_UP_S = 0.3, 100
+pytestmark = pytest.mark.timeout(240)  # processes start and are killed on a machine that may be busy
+
+
+@pytest.fixture
+def whole(settings: Settings, standin: Standin) -> Settings:
+    """With a model, and short leases."""
+    given = {name: getattr(settings, name) for name in settings.model_fields_set}
+    more = {
+        "openai_api_key": "sk-test",
+        "openai_base_url": f"{standin.url}/v1",
+        "cache_ttl_s": 0,
+        "lease_s": 1.0,
+        "drain_s": 1.0,
+        "retry_base_s": 0.05,
+        "delivery_timeout_s": 2.0,
+    }
+    return Settings.read({**given, **more})
+
+
+async def model(standin: Standin, **rule: Any) -> None:
+    async with httpx.AsyncClient(base_url=standin.url) as client:
+        (await client.post("/_behaviour", json=[{"reply": "{last}", **rule}])).raise_for_status()
+
+
+async def without_limits(replies: Replies) -> None:
+    await replies.books.execute("UPDATE tenants SET settings = $1 WHERE tenant_id = $2", '{"unlimited": true}', TENANT)
+
+
+async def says(line: httpx.AsyncClient, replies: Replies, text: str, user: str) -> None:
+    """One message as the provider delivers it, until it is taken."""
+    provider = PROVIDERS[replies.kind]
+    path = f"/v1/channels/{replies.channel_id}/webhook"
+    request = provider.signed(provider.message(text, user=user), path)
+    answer = await line.post(path + request.query, content=request.body, headers=request.headers)
+    assert answer.status_code == 200, answer.text
+
+
+async def conversations(replies: Replies) -> dict[str, list[str]]:
+    """What each user was sent, in order."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for one in await replies.taken():
+        found[one["to"]].append(one["text"])
+    return found
+
+
+async def test_what_is_asked_through_every_messenger_is_answered_there_in_order(
+    whole: Settings, standin: Standin, connect: Connect, tmp_path: Path
+) -> None:
+    lines = [await connect(kind) for kind in sorted(PROVIDERS)]
+    await without_limits(lines[0])
+    await model(standin, latency_ms=150)
+    async with fleet_of(whole, tmp_path, workers=1, couriers=1) as fleet:
+        hook = {"url": f"{fleet.url}/v1/channels/ch-whatsappxxxxxxxx/webhook", "secret": "meta-secret"}
+        number = PROVIDERS["whatsapp"].settings["phone_number_id"]
+        await lines[0].provider.post("/messengers/_hooks", json={number: {**hook, "statuses": ["delivered", "read"]}})
+        for place in range(2):
+            for line in lines:
+                for user in USERS:
+                    await says(fleet.caller, line, f"question {place} of {user}", user)
+        served: list[dict[str, Any]] = []
+
+        async def all_are_there() -> bool:
+            nonlocal served
+            served = [one for one in await lines[0].served() if one["outcome"] == "taken"]
+            return sum(one["kind"] == "message" for one in served) == 16
+
+        await _eventually(all_are_there, 60)
+
+        async def are_read() -> bool:
+            details = [await lines[0].shown(row["delivery_id"]) for row in await deliveries(lines[0], "whatsapp")]
+            return {part["status"] for one in details for part in one["parts"]} == {"read"}
+
+        await _eventually(are_read, 30)
+    for line in lines:
+        sent = [one for one in served if one["provider"] == line.kind and one["kind"] == "message"]
+        peers = {one["to"] for one in sent}
+        assert len(peers) == 2
+        for peer in peers:
+            user = peer[-1]
+            assert [one["text"] for one in sent if one["to"] == peer] == [f"question {n} of {user}" for n in (0, 1)]
+    working = {one["provider"] for one in served if one["kind"] == "working"}
+    assert working == {"whatsapp", "telegram"}
+
+
+async def deliveries(replies: Replies, kind: str) -> list[Any]:
+    query = "SELECT delivery_id FROM deliveries WHERE url LIKE $1"
+    return list(await replies.books.fetch(query, f"channel://ch-{kind}%"))
+
+
+async def test_killed_processes_lose_nothing_and_every_duplicate_is_listed(
+    whole: Settings, standin: Standin, connect: Connect, tmp_path: Path
+) -> None:
+    """WhatsApp's statuses echo our reference, Telegram has none: only there a message may come twice."""
+    lines = [await connect("whatsapp"), await connect("telegram", per_second=100)]
+    await without_limits(lines[0])
+    await model(standin, latency_ms=100)
+    await lines[0].provider.post(
+        "/messengers/_faults",  # the answer is withheld: whoever waits for it is killed
+        json=[{"provider": kind, "kind": "hang", "match": "2 of", "times": 2} for kind in ("whatsapp", "telegram")],
+    )
+    wanted = [f"message {place} of" for place in range(4)]
+    async with fleet_of(whole, tmp_path, workers=2, couriers=2) as fleet:
+        hook = {"url": f"{fleet.url}/v1/channels/ch-whatsappxxxxxxxx/webhook", "secret": "meta-secret"}
+        number = PROVIDERS["whatsapp"].settings["phone_number_id"]
+        await lines[0].provider.post("/messengers/_hooks", json={number: hook})
+
+        async def talk() -> None:
+            for text in wanted:
+                for line in lines:
+                    for user in USERS:
+                        await says(fleet.caller, line, f"{text} {user}", user)
+
+        async def strike() -> None:
+            for round_ in range(2):
+                await _eventually(lambda: _some_are_sending(lines[0]), 60)
+                # one worker lives on: it writes down the statuses that are waited for
+                for name, command in ((f"delivery-{round_}", "delivery"), ("worker-0", "worker")):
+                    await fleet.kill(name)
+                    await fleet.start(name, command)
+
+        await asyncio.gather(talk(), strike())
+        await _all_end(lines[0], len(wanted) * len(lines) * len(USERS))
+    for line in lines:
+        for user, texts in (await conversations(line)).items():
+            once = [text for place, text in enumerate(texts) if text not in texts[:place]]
+            assert once == [f"{text} {user[-1]}" for text in wanted], "each in its turn, none lost"
+    duplicates = await _check_duplicates(lines)
+    assert "whatsapp" not in duplicates
+
+
+async def _some_are_sending(replies: Replies) -> bool:
+    return bool(await replies.books.fetchval("SELECT count(*) FROM delivery_parts WHERE state = 'sending'"))
+
+
+HASTEN = (
+    # a request lasts 2 s at most, a lease 32 s: these began 6 s ago, and nobody is at them any more
+    """UPDATE deliveries AS d SET lease_until = now() - interval '1 s'
+    WHERE state = 'sending' AND lease_until < now() + interval '26 s' AND (url LIKE '%telegram%' OR EXISTS (
+        SELECT FROM delivery_parts AS p JOIN channel_statuses AS s
+            ON s.reference = part_reference(p.delivery_id, p.part, p.tried) WHERE p.delivery_id = d.delivery_id))""",
+    """UPDATE deliveries AS d SET due_at = now()
+    WHERE state = 'unknown' AND due_at > now() AND (url LIKE '%telegram%' OR EXISTS (
+        SELECT FROM delivery_parts AS p JOIN channel_statuses AS s
+            ON s.reference = part_reference(p.delivery_id, p.part, p.tried) WHERE p.delivery_id = d.delivery_id))""",
+    "UPDATE deliveries SET due_at = now() WHERE state = 'retrying' AND due_at > now()",
+)
+"""What waits for half a minute because it may have arrived waits for less, once whatever it waits for is there."""
+
+
+async def _all_end(replies: Replies, wanted: int) -> None:
+    """All are delivered."""
+    began_s = hastened_s = time.monotonic()
+
+    async def are() -> bool:
+        nonlocal hastened_s
+        if time.monotonic() - hastened_s > HASTEN_EVERY_S:
+            for hasten in HASTEN:
+                await replies.books.execute(hasten)
+            hastened_s = time.monotonic()
+        states = await replies.states()
+        return states.count("delivered") == wanted or time.monotonic() - began_s > GIVE_UP_S
+
+    await _eventually(are, 2 * GIVE_UP_S)
+    assert Counter(await replies.states()) == {"delivered": wanted}
+
+
+async def _check_duplicates(lines: list[Replies]) -> set[str]:
+    """Providers with any. A message that was taken twice is one that was in doubt, and is listed so."""
+    taken = Counter((one["provider"], one["to"], one["text"]) for one in await lines[0].taken())
+    resent: Counter[tuple[str, str]] = Counter()
+    for kind in PROVIDERS:
+        for row in await deliveries(lines[0], kind):
+            shown = await lines[0].shown(row["delivery_id"])
+            again = sum(part["resent"] for part in shown["parts"])
+            if again:
+                outcomes = [(entry["outcome"], entry["code"]) for entry in shown["log"]]
+                assert any(outcome == "unknown" for outcome, _ in outcomes), json.dumps(shown)
+                assert ("delivered", "resent") in outcomes, json.dumps(shown)
+                resent[kind, shown["body"]["reply"]] += again
+    for (kind, _, text), times in taken.items():
+        assert times - 1 <= resent[kind, text], f"{kind} took {text!r} {times} times"
+    return {kind for (kind, _, _), times in taken.items() if times > 1}
