@@ -91,7 +91,7 @@ def unknown() -> object:
     return WHATSAPP.batch([{"from": PHONE, "id": "wamid.odd", "type": "hologram", "hologram": {"says": CANARY}}])
 
 
-async def live_a_life(client: httpx.AsyncClient, deployment: Deployment, channel: str, hook: str) -> None:
+async def live_a_life(client: httpx.AsyncClient, hook: str) -> None:
     """Everything that leaves something behind and ends."""
     path = "/v1/agents/sales/messages"
     body = {"user_id": USER, "message": f"What is {CANARY}?"}
@@ -113,6 +113,9 @@ async def live_a_life(client: httpx.AsyncClient, deployment: Deployment, channel
         merged = {"message": f"{text} {CANARY}", "user_id": USER, "conversation_id": "merging", "policy": "merge"}
         last = (await client.post("/v1/agents/support/messages", json=merged)).raise_for_status().json()["id"]
     (await client.get(f"/v1/jobs/{last}?wait=20")).raise_for_status()
+
+
+async def write_from_a_messenger(client: httpx.AsyncClient, channel: str) -> None:
     await deliver(client, channel, WHATSAPP.message(CANARY, user=PHONE.removeprefix("1650555")))
     await deliver(client, channel, a_status("delivered"))
     await deliver(client, channel, unknown())
@@ -174,10 +177,11 @@ async def test_after_erasure_nothing_anywhere_holds_the_user(
     ):
         delivering = asyncio.create_task(courier.run())
         await be_known_to_operators(deployment)
-        await live_a_life(client, deployment, channel, receiver.url)
+        await live_a_life(client, receiver.url)
         await eventually(lambda: receiver.posts, timeout_s=10)
         courier.leave()
         await delivering
+        await write_from_a_messenger(client, channel)
         await be_in_trouble(deployment)
 
         async def drained() -> bool:

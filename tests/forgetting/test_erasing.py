@@ -38,3 +38,21 @@ async def test_nothing_is_left_of_ended_turns_but_the_money(
     assert [row["conversation_id"] for row in after] == ["", "", "c3"]
     await deployment.check_money()
     assert await everywhere.find("somebody else")
+
+
+async def test_from_its_beginning_on_no_turn_reads_what_was_said_before(
+    deployment: Deployment, eraser: Eraser, everywhere: Everywhere
+) -> None:
+    """Whatever else is still to be done, and whoever does it."""
+    await deployment.behave({"reply": "before: {previous}"})
+    async with deployment.worker():
+        await deployment.ended(await deployment.say(CANARY, user=USER))
+        whom = a_user()
+        request = await eraser.begin(whom, "tests")
+        fenced_us = await eraser._flight.now_us()
+        record = await deployment.ended(await deployment.say("hello again", user=USER))
+        assert record.reply is not None
+        assert CANARY not in record.reply
+        assert await eraser.finish(whom, request, "tests", fenced_us)
+    assert await everywhere.find(CANARY) == []
+    assert len(await deployment.rows("messages", record.id)) == 2
