@@ -43,6 +43,17 @@ INSERT INTO personal_data (table_name, fate, found_by, dated_by, exported) VALUE
     ('channel_paces', 'apart', '{}', NULL, false);
 UPDATE personal_data SET retired = true WHERE table_name IN ('channel_statuses', 'inbound_kept', 'alert_events');
 
+-- Memory's, where they are there: what hangs on messages, conversations and items goes with them.
+INSERT INTO personal_data (table_name, fate, found_by, dated_by, exported)
+SELECT * FROM (VALUES
+    ('memory_items', 'cascade', ARRAY['user_id'], 'created_at', false),
+    ('memory_embeddings', 'cascade', ARRAY['user_id'], NULL, false),
+    ('memory_pending', 'cascade', ARRAY['user_id'], NULL, false),
+    ('conversation_summaries', 'cascade', ARRAY['conversation_id'], 'made_at', true),
+    ('memory_tasks', 'cascade', ARRAY['conversation_id'], NULL, false),
+    ('user_facts', 'now', ARRAY['user_id'], 'made_at', true)) AS given(table_name, fate, found_by, dated_by, exported)
+WHERE to_regclass(table_name) IS NOT NULL;
+
 CREATE TABLE erasure_fences (
     tenant_id text NOT NULL,
     subject text NOT NULL CHECK (subject ~ '^[0-9a-f]{32}$'),

@@ -171,7 +171,7 @@ async def test_a_frozen_worker_that_wakes_writes_nothing_but_the_money(
 ) -> None:
     await deployment.say(CANARY, user=USER)
     async with doomed_worker(deployment.settings, "answered", "SIGSTOP") as frozen:
-        await eventually(lambda: psutil.Process(frozen.pid).status() == psutil.STATUS_STOPPED, timeout_s=20)
+        await eventually(lambda: psutil.Process(frozen.pid).status() == psutil.STATUS_STOPPED, timeout_s=60)
         async with deployment.worker():
             await erase(eraser, a_user())
         assert await everywhere.find(CANARY, USER) == []
