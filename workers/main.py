@@ -21,6 +21,7 @@ from shared.telemetry.metrics import REGISTRY, vitals
 from shared.wire import TurnPayload
 from workers.cache.flight import Cache
 from workers.cache.opened import open_cache
+from workers.embeddings.query import QueryEmbedder, recollection
 from workers.erasure.subjects import Subjects
 from workers.ledger import prices, tokens
 from workers.ledger.book import Amount
@@ -86,6 +87,7 @@ async def open_worker(settings: Settings) -> AsyncIterator[LeaseWorker]:
         cache = await stack.enter_async_context(open_cache(settings, commands, deployment=mine.id))
         desk = _Desk(cache, Begun(commands))
         store = TurnStore(pool, subjects := Subjects.of(settings, mine.id))
+        desk.embedding = await stack.enter_async_context(recollection(settings, pool, prices.shipped()))
         money = await stack.enter_async_context(_open_money(settings, commands, pool, store, desk))
         worker = _wire(settings, commands, agents, models, desk, money, store, _drains(commands, pool, subjects, desk))
         await stack.enter_async_context(observed(settings, worker, commands, pool))
@@ -171,6 +173,7 @@ class _Desk:
 
     def __init__(self, cache: Cache | None, begun: Begun) -> None:
         self.cache, self._begun = cache, begun
+        self.embedding: QueryEmbedder | None = None
 
     async def reserve(
         self, job: Claimed, offers: Sequence[Offer], scopes: Sequence[Scope], *, seed: Amount | None = None
