@@ -1,4 +1,4 @@
-"""`switchboard users …`: what is known of a tenant's users.
+"""`switchboard users profile|facts …`: what is known of a tenant's users.
 
 Only the shape of the command line is here; what it does is `ops.profiles.terminal`, loaded when a command runs.
 """
@@ -14,11 +14,8 @@ from shared.config import Settings
 if TYPE_CHECKING:
     from ops.profiles.terminal import Terminal
 
-app = typer.Typer(no_args_is_help=True, help="See, put right and erase what is known of users.")
 profile = typer.Typer(no_args_is_help=True, help="Name, language, and whether short answers are wanted.")
 facts = typer.Typer(no_args_is_help=True, help="What users told, and when it held.")
-app.add_typer(profile, name="profile")
-app.add_typer(facts, name="facts")
 
 Tenant = Annotated[str, typer.Argument(help="Whose user.", metavar="TENANT")]
 User = Annotated[str, typer.Argument(help="As callers name their user.", metavar="USER")]
