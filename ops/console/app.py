@@ -56,6 +56,7 @@ from ops.console.routes.tenants import (
     enable_tenant,
     list_changes,
 )
+from ops.console.routes.users import FactResource, FactsResource, ProfileResource
 from ops.console.state import Console, KeyBooks
 from ops.console.upkeep import kept_up
 from ops.dead.desk import Desk
@@ -64,6 +65,7 @@ from ops.deliveries.gate import Gate
 from ops.tenants.books import TenantBooks
 from ops.usage.books import UsageBooks
 from ops.usage.route import show_usage
+from ops.users.books import UserBooks
 from shared import deployment, telemetry
 from shared.config import Settings
 from shared.db import Pool, open_pool
@@ -119,6 +121,9 @@ ROUTES = [
     Route("/v1/channels/{channel_id}/rotate", rotate_channel, methods=["POST"]),
     Route("/v1/channels/{channel_id}/resume", resume_channel, methods=["POST"]),
     Route("/v1/channels/{channel_id}/kept", list_kept, methods=["GET"]),
+    Route("/v1/users/{user_id}/profile", ProfileResource),
+    Route("/v1/users/{user_id}/facts", FactsResource),
+    Route("/v1/users/{user_id}/facts/{topic}", FactResource),
     Route("/v1/usage", show_usage),
     Route("/v1/endpoints", EndpointsResource),
     Route("/v1/endpoints/{endpoint_id}", EndpointResource),
@@ -193,6 +198,7 @@ async def opened(settings: Settings) -> AsyncIterator[Console]:
             of_all=of_all,
             tenants=TenantBooks(pool, books, commands, agents),
             channels=ChannelBooks(pool, books, commands, Sealer(settings.credentials_key.get_secret_value()), agents),
+            users=UserBooks(pool),
             usage_of_tenant=await UsageBooks.over(pool),
             usage_of_all=await UsageBooks.over(ops_pool),
             deliveries_of_tenant=await DeliveryBooks.over(pool, settings, gate),

@@ -18,6 +18,7 @@ from ops.dead.desk import Desk
 from ops.deliveries.books import DeliveryBooks
 from ops.tenants.books import TenantBooks
 from ops.usage.books import UsageBooks
+from ops.users.books import UserBooks
 from shared.config import Settings
 from shared.db import Pool
 from shared.errors import Forbidden, InvalidRequest
@@ -66,6 +67,7 @@ class Console:
     of_all: Desk
     tenants: TenantBooks
     channels: ChannelBooks
+    users: UserBooks
     usage_of_tenant: UsageBooks
     usage_of_all: UsageBooks
     deliveries_of_tenant: DeliveryBooks
