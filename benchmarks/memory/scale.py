@@ -45,7 +45,7 @@ CROSS JOIN LATERAL (
 CREATE INDEX ON pool (n);
 CREATE UNLOGGED TABLE plan AS
 SELECT 't' || t AS tenant_id, i AS seq, (i * ({tenants} + 1) + t) * 2 AS item_id,
-    ((i - 1) / 4 * 4 + 1) * ({tenants} + 1) * 2 + t * 2 + 1 AS chunk_id, i % 4 = 1 AS begins,
+    ((i - 1) / 4 * 4 + 1) * ({tenants} + 1) * 2 + t * 2 + 1 AS chunk_id,
     floor(random() * {pool})::integer AS a, floor(random() * {pool})::integer AS b
 FROM generate_series(0, {tenants}) AS t
 CROSS JOIN LATERAL generate_series(1, CASE t WHEN 0 THEN {large} ELSE {each} END) AS i
@@ -64,15 +64,18 @@ SELECT tenant_id, 'u', item_id, 'piece', 'c', seq, seq, chunk_id,
 FROM plan JOIN pool ON n = a;
 INSERT INTO memory_items (tenant_id, user_id, item_id, kind, conversation_id, seq, seq_to, previous_id, tokens, words,
     terms, said_at)
-SELECT tenant_id, 'u', chunk_id, 'chunk', 'c', seq, seq + 3,
-    CASE WHEN seq > 1 THEN chunk_id - 8 * ({tenants} + 1) END, 120, words, terms, now()
-FROM plan JOIN pool ON n = b WHERE begins;
+SELECT tenant_id, 'u', chunk_id, 'chunk', 'c', seq, seq + 3, CASE WHEN seq > 1 THEN chunk_id - 8 * ({tenants} + 1) END,
+    120, cardinality(found.words), memory_terms(found.words), now()
+FROM (
+    SELECT tenant_id, chunk_id, min(seq) AS seq, string_agg(body, ' ') AS body
+    FROM plan JOIN pool ON n = a GROUP BY 1, 2) AS chunk
+CROSS JOIN LATERAL memory_words(body) AS found(words);
 INSERT INTO memory_embeddings (tenant_id, user_id, model_id, item_id, embedding)
 SELECT tenant_id, 'u', 1, item_id, l2_normalize(a.embedding + b.embedding)
 FROM plan JOIN pool AS a ON a.n = a JOIN pool AS b ON b.n = b;
 INSERT INTO memory_embeddings (tenant_id, user_id, model_id, item_id, embedding)
-SELECT tenant_id, 'u', 1, chunk_id, l2_normalize(a.embedding - b.embedding)
-FROM plan JOIN pool AS a ON a.n = a JOIN pool AS b ON b.n = b WHERE begins;
+SELECT tenant_id, 'u', 1, chunk_id, l2_normalize(avg(a.embedding + b.embedding))
+FROM plan JOIN pool AS a ON a.n = a JOIN pool AS b ON b.n = b GROUP BY tenant_id, chunk_id;
 DROP TABLE plan;
 VACUUM ANALYZE;
 """

@@ -188,7 +188,12 @@ BEGIN
     -- Locks first, then a look at what holds under them: another writer may have committed in between.
     SELECT array_agg(key) INTO v_keys FROM (
         SELECT tenant_id || E'\x1f' || conversation_id AS key FROM (
-            SELECT tenant_id, conversation_id FROM memory_outbox WHERE due_at <= now() ORDER BY id LIMIT p_turns) AS waiting
+            SELECT tenant_id, conversation_id FROM memory_outbox AS o
+            WHERE due_at <= now() AND NOT EXISTS (
+                SELECT FROM memory_outbox AS older
+                WHERE older.tenant_id = o.tenant_id AND older.conversation_id = o.conversation_id AND older.id < o.id
+                    AND older.due_at > now())
+            ORDER BY id LIMIT p_turns) AS waiting
         GROUP BY 1) AS found
     WHERE pg_try_advisory_xact_lock(hashtextextended(key, 20));
     IF v_keys IS NULL THEN
@@ -196,13 +201,16 @@ BEGIN
     END IF;
     RETURN (
         WITH waiting AS (
-            SELECT tenant_id, conversation_id, max(user_id) AS user_id, array_agg(id) AS outbox
-            FROM memory_outbox WHERE (tenant_id, conversation_id) IN (
-                SELECT split_part(key, E'\x1f', 1), split_part(key, E'\x1f', 2) FROM unnest(v_keys) AS key)
-            GROUP BY 1, 2 HAVING bool_and(due_at <= now()))
-        SELECT jsonb_build_object('block', nextval('memory_blocks'), 'conversations', jsonb_agg(jsonb_build_object(
+            SELECT tenant_id, conversation_id, max(user_id) AS user_id, array_agg(id) AS outbox FROM (
+                SELECT tenant_id, conversation_id, user_id, id,
+                    bool_and(due_at <= now()) OVER (PARTITION BY tenant_id, conversation_id ORDER BY id) AS ready
+                FROM memory_outbox WHERE (tenant_id, conversation_id) IN (
+                    SELECT split_part(key, E'\x1f', 1), split_part(key, E'\x1f', 2) FROM unnest(v_keys) AS key)
+                ORDER BY id LIMIT p_turns) AS oldest
+            WHERE ready GROUP BY 1, 2)
+        SELECT jsonb_build_object('block', nextval('memory_blocks'), 'conversations', coalesce(jsonb_agg(jsonb_build_object(
             'tenant', w.tenant_id, 'user', w.user_id, 'id', w.conversation_id, 'outbox', w.outbox,
-            'said', coalesce(said.messages, '[]'), 'last', last.piece)))
+            'said', coalesce(said.messages, '[]'), 'last', last.piece)), '[]'))
         FROM waiting AS w
         CROSS JOIN LATERAL (
             SELECT jsonb_agg(jsonb_build_object(

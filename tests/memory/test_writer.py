@@ -192,6 +192,7 @@ async def test_a_turn_that_cannot_be_written_holds_up_no_other(memory: Memory, m
 
     monkeypatch.undo()
     await memory.say("after it", conversation="c1")
+    assert await memory.ops.fetchval(queries["take_memory_outbox"], 64) is None
     await memory.write()
     assert {piece["conversation_id"] for piece in await memory.items()} == {"c2"}, "it goes on in its order"
     await memory.ops.execute("UPDATE memory_outbox SET due_at = now()")
@@ -199,6 +200,18 @@ async def test_a_turn_that_cannot_be_written_holds_up_no_other(memory: Memory, m
     assert [piece["text"] for piece in await memory.items() if piece["role"] == "user"] == [
         "User: poison", "User: after it", "User: fine"
     ]  # fmt: skip
+
+
+async def test_a_long_backlog_of_one_conversation_is_taken_in_by_bounded_batches(memory: Memory) -> None:
+    for turn in range(7):
+        await memory.say(f"Turn {turn}", at_us=CREATED_US + turn * 10)
+    before = await memory.ops.fetchval(queries["take_memory_outbox"], 3)
+    assert len(writing.msgspec.json.decode(before, type=writing.Batch).conversations[0].said) == 6
+    await memory.write()
+
+    pieces = await memory.items()
+    assert [piece["previous_id"] for piece in pieces] == [None, *(piece["item_id"] for piece in pieces[:-1])]
+    assert len(pieces) == 14
 
 
 async def test_an_outage_changes_nothing(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:

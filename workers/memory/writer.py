@@ -63,6 +63,8 @@ class MemoryWriter:
                 if taken is None:
                     return False
                 batch = msgspec.json.decode(taken, type=Batch)
+                if not batch.conversations:  # another writer was there first
+                    return False
                 found = take(batch)
                 await connection.execute(
                     queries["write_memory"], jsonb(found.pieces), jsonb(found.chunks), found.outbox
