@@ -24,6 +24,7 @@
     sb:idem:<tenant>:<hash>  string  `<job id> <fingerprint>`
     sb:apikey:<sha256>       string  JSON of the key's tenant, scopes and terms (shared.tenants)
     sb:rate:<window>         list    moments (Unix µs) at which a rate window let something in (shared.rates)
+    sb:next:<tenant>:<id>    string  somebody is about to go on from this response; no more than one at a time
     sb:channel:<id>          string  JSON of a channel: tenant, settings, credentials (encrypted), terms
     sb:notice:<tenant>:<conv> string  a user was told of a refusal; no more until it expires
     sb:inbox                 stream  what channels brought and is no message, until Postgres has it
@@ -38,10 +39,14 @@
     sb:money:closed          string  Unix ms at which that was noticed
     sb:money:lock            string  token of the process that makes the counters anew
     sb:money:unposted        zset    worker with ledger rows that only its memory has → Unix ms until which to wait
+    sb:background:held:tasks hash    id of a memory task → its claim: the fence of its calls (workers.background)
+    sb:background:leases     zset    `tasks` → Unix ms: what they hold at a provider is given back by whoever takes over
     sb:cache:<tenant>:<hash> string  `<kept at, Unix ms> <answer (JSON)>` of the response cache; expires by itself
     sb:flight:<tenant>:<hash> string token of whoever asks a model for such an answer now; `-`: all ask by themselves
     sb:cached:order          zset    answers → kept at, Unix ms: the oldest make room
     sb:cached:sizes          hash    answers → bytes; the empty name: all together
+    sb:embedding:open        zset    `<batch> <process> <tenant>` of embeddings under way → Unix ms till others may
+    sb:embedding:held:<proc> hash    batch → claim (Unix µs); the fence of what is reserved for it in `sb:calls:<batch>`
     sb:ended                 stream  ends of jobs that never started, with payload, until Postgres has them
     sb:deployment            string  id of the deployment this database belongs to
     sb:scrape                zset    `<queue> <host>:<port>` of a worker's /metrics → Unix s until which it holds
@@ -54,10 +59,15 @@ INBOX = "sb:inbox"
 WORKING = "sb:working"
 DEPLOYMENT = "sb:deployment"
 MONEY = "sb:money"
+BACKGROUND = "sb:background"
+"""In the place of a queue's key where no queue is: memory tasks wait in Postgres."""
 UNPOSTED = "sb:money:unposted"
 PROBE = "sb:probe"
 SCRAPE = "sb:scrape"
 MODELS = "sb:models"
+EMBEDDING = "sb:embedding"
+"""In the place of a queue, for the money of embeddings."""
+EMBEDDING_OPEN = "sb:embedding:open"
 CACHED_ORDER = "sb:cached:order"
 CACHED_SIZES = "sb:cached:sizes"
 
@@ -91,6 +101,11 @@ def calls(job_id: str) -> str:
     return CALLS + job_id
 
 
+def held(queue: str, worker: str) -> str:
+    """What of a queue a worker runs: id → claim."""
+    return f"{queue}:held:{worker}"
+
+
 HOLD = ":hold"
 """After a call id in `calls`: the field of what is reserved for it."""
 
@@ -105,6 +120,10 @@ def owner(tenant: str, conversation_id: str) -> str:
 
 def idempotency(tenant: str, digest: str) -> str:
     return f"sb:idem:{tenant}:{digest}"
+
+
+def following(tenant: str, job_id: str) -> str:
+    return f"sb:next:{tenant}:{job_id}"
 
 
 def api_key(sha256: str) -> str:

@@ -13,6 +13,7 @@ import msgspec
 
 from ops.standin.ask import Ask
 from ops.standin.behaviour import Finish, Rule, ToolCall
+from ops.standin.extraction import extracted
 from ops.standin.tokenizer import Piece, count, pad, split
 
 _QUOTED_CHARS = 1_000
@@ -76,6 +77,8 @@ def compose(ask: Ask, rule: Rule, finish: Finish | None) -> Answer:
 
 
 def _usage(ask: Ask, rule: Rule, reasoning: int, shown: int) -> Usage:
+    if rule.billed is not None:
+        return Usage(*rule.billed)
     cached = min(rule.cached_tokens, ask.input_tokens)
     written = min(rule.cache_write_tokens, ask.input_tokens - cached)
     return Usage(ask.input_tokens, reasoning + shown, cached, written, reasoning)
@@ -112,6 +115,8 @@ def _tool_part(call: ToolCall) -> Part:
 def _reply(ask: Ask, rule: Rule) -> str:
     if rule.reply is not None:
         return _filled(rule.reply, ask) if "{" in rule.reply else rule.reply
+    if ask.wants_json:
+        return extracted(ask.last_user_text)
     if (result := ask.tool_result) is not None:
         return f"The tool answered: “{_quoted(result)}”. {_account(ask.user_texts)}"
     return _account(ask.user_texts)

@@ -10,7 +10,7 @@ import pytest
 from shared.db import Pool, jsonb
 from shared.ids import uuid7
 from sql import queries
-from tests.sql.shapes import DEAD, a_call, a_channel, a_failed_call, a_turn, brought, replying
+from tests.sql.shapes import DEAD, a_call, a_channel, a_failed_call, a_turn, brought, remember, replying
 
 TENANTS = ("alpha", "beta")
 KEYS = {"alpha": "a" * 64, "beta": "b" * 64}
@@ -29,6 +29,7 @@ async def jobs(owner: Pool, ops: Pool, commit: Any) -> dict[str, str]:
         await owner.fetchrow(queries["turn_takeover"], tenant, uuid7(), 1, "conversation-1", 10, 7)
         await owner.execute(queries["forget_response"], tenant, uuid7())
         await owe_and_alert(owner, ops, tenant)
+        await remember(ops, tenant)
         await owner.execute(queries["switch_tenant"], tenant, True, "test")
         await owner.execute(queries["switch_tenant"], tenant, False, "test")
         await owner.fetchval(queries["create_channel"], tenant, CHANNELS[tenant], jsonb(a_channel()), "sealed", "test")
@@ -39,7 +40,7 @@ async def jobs(owner: Pool, ops: Pool, commit: Any) -> dict[str, str]:
 
 async def owe_and_alert(owner: Pool, ops: Pool, tenant: str) -> None:
     """An endpoint with its secret, a delivery that has failed once, a rule, and what it has told."""
-    await owner.execute(queries["create_endpoint"], tenant, "https://example.org/e", "", [], "test", 9)
+    await owner.execute(queries["create_endpoint"], tenant, "https://example.org/e", "", [], "test", 9, "switchboard")
     rule = {"metric": "p50_s", "thresholds": ["5"], "targets": [{"kind": "email", "to": "ada@example.org"}]}
     await owner.execute(queries["put_alert"], tenant, "slow", jsonb(rule), "test", 9)
     await owner.execute(queries["test_alert"], tenant, "slow", "test")

@@ -8,6 +8,7 @@ import json
 import re
 from base64 import b64encode
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from shared.sealing import Sealer
 from shared.tenants import Document
 from sql import queries
 from tests.ingress.harness import sha256
-from tests.sql.shapes import DEAD, a_call, a_channel, a_failed_call, a_turn, brought, replying
+from tests.sql.shapes import DEAD, a_call, a_channel, a_failed_call, a_turn, brought, remember, replying
 
 VICTIM, NEIGHBOUR = "alpha", "beta"
 MARK = "only alpha may read this"
@@ -53,6 +54,7 @@ async def settle(app: asyncpg.Connection, ops: asyncpg.Connection) -> dict[str, 
         dead = a_turn(**DEAD) | {"message": mark, "traceback": mark}
         await app.fetchrow(queries["commit_turn"], tenant, json.dumps(done))
         await app.fetchrow(queries["end_job"], tenant, json.dumps(dead))
+        await remember(ops, tenant, mark)
         channel = json.dumps(a_channel(name=mark, settings={"phone_number_id": mark}))
         credentials = json.dumps({"app_secrets": [mark], "verify_token": mark}).encode()
         sealed = Sealer(SEALING_KEY).seal(credentials, about=f"{tenant}/{CHANNELS[tenant]}")
@@ -68,7 +70,7 @@ async def settle(app: asyncpg.Connection, ops: asyncpg.Connection) -> dict[str, 
 async def _owe_and_alert(ops: asyncpg.Connection, tenant: str, mark: str) -> dict[str, str]:
     """An endpoint, a delivery that has failed, a rule and what it told: the ids of the first two."""
     url = f"https://example.org/{tenant}?{mark}"
-    endpoint = await ops.fetchval(queries["create_endpoint"], tenant, url, mark, [], mark, 9)
+    endpoint = await ops.fetchval(queries["create_endpoint"], tenant, url, mark, [], mark, 9, "switchboard")
     rule = {"metric": "p50_s", "thresholds": ["5"], "targets": [{"kind": "slack", "to": url}]}
     await ops.fetchrow(queries["put_alert"], tenant, f"alerts-of-{tenant}", jsonb(rule), mark, 9)
     await ops.fetchval(queries["test_alert"], tenant, f"alerts-of-{tenant}", mark)
@@ -95,9 +97,11 @@ def _argument(place: int, kind: str, jobs: dict[str, str]) -> Any:
         "uuid": jobs["alpha_dead"],
         "int4": 100,
         "int8": 100,
+        "float8": 1.0,
         "bool": True,
         "jsonb": json.dumps({"tenant": NEIGHBOUR}),
         "text[]": ["chat"],
+        "numeric[]": [Decimal(1)],
     }[kind]
 
 
@@ -120,6 +124,7 @@ EXACT: dict[str, Any] = {
     "revoke_api_key": lambda _jobs: [NEIGHBOUR, sha256("sk-alpha-chat")[:12], "beta"],
     "list_dead_jobs": lambda _jobs: [json.dumps({"tenant": NEIGHBOUR}), None, 100],
     "open_dead_jobs": lambda _jobs: [json.dumps({"tenant": NEIGHBOUR}), None, 100],
+    "branch_point": lambda jobs: [NEIGHBOUR, jobs["alpha_dead"], True, 100],
     "resolve_channel": lambda _jobs: [CHANNELS[NEIGHBOUR]],
     "list_channels": lambda _jobs: [NEIGHBOUR, None, 100],
     "find_channel": lambda _jobs: [NEIGHBOUR, CHANNELS[VICTIM]],
@@ -141,7 +146,7 @@ EXACT: dict[str, Any] = {
     "list_tenants": lambda _jobs: [NEIGHBOUR, None, 100],
     "list_tenant_changes": lambda _jobs: [NEIGHBOUR, None, 100],
     "mark_dead_job_retried": lambda jobs: [NEIGHBOUR, jobs["alpha_dead"], 1, "beta", 2, "end", None],
-    "create_endpoint": lambda _jobs: [NEIGHBOUR, "https://example.org/", "", [], "beta", 0],
+    "create_endpoint": lambda _jobs: [NEIGHBOUR, "https://example.org/", "", [], "beta", 0, "switchboard"],
     "change_endpoint": lambda jobs: [NEIGHBOUR, jobs["alpha_endpoint"], json.dumps({"disabled": True})],
     "remove_endpoint": lambda jobs: [NEIGHBOUR, jobs["alpha_endpoint"]],
     "rotate_signing_secret": lambda jobs: [NEIGHBOUR, jobs["alpha_endpoint"], 0],
@@ -157,6 +162,12 @@ EXACT: dict[str, Any] = {
     "remove_alert": lambda _jobs: [NEIGHBOUR, ALERT],
     "test_alert": lambda _jobs: [NEIGHBOUR, ALERT, "beta"],
     "list_alert_events": lambda _jobs: [NEIGHBOUR, None, 100],
+    "turn_context_memory": lambda jobs: [
+        *(NEIGHBOUR, jobs["alpha_dead"], 1, CONVERSATION, 10, USER, MARK, None, None, 1_500, 20)
+    ],
+    "turn_memory": lambda _jobs: [NEIGHBOUR, CONVERSATION, USER, 10, MARK, None, None, 1_500, 20],
+    "put_fact": lambda _jobs: [NEIGHBOUR, USER, "topic", "x", "beta"],
+    "erase_facts": lambda _jobs: [NEIGHBOUR, USER, None],
     "usage_report": lambda _jobs: [
         json.dumps({"tenant": NEIGHBOUR}),
         ["tenant", "domain"],

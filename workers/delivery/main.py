@@ -1,7 +1,8 @@
-"""Wiring of a delivery process: settings in, replies and alerts out. Called by `switchboard delivery`.
+"""Wiring of a delivery process: settings in, replies and alerts out, memory written. Called by `switchboard delivery`.
 
-It needs the role switchboard_ops: deliveries of all tenants wait in one table. It asks Redis at its start, tells it
-where its numbers are, and hears from it of work that has begun; it sends on while Redis is away.
+It needs the role switchboard_ops: deliveries of all tenants wait in one table, and so does what memory has to take in.
+It asks Redis at its start, tells it where its numbers are, and hears from it of work that has begun; it sends on while
+Redis is away.
 """
 
 import asyncio
@@ -22,13 +23,17 @@ from shared.telemetry.metrics import vitals
 from sql import queries
 from workers.alerts.judge import Judge
 from workers.alerts.watch import watch
+from workers.background.opened import memory_minded
 from workers.delivery.books import DeliveryBooks, lease_s
 from workers.delivery.courier import Courier
+from workers.delivery.forget import keep_forgetting
 from workers.delivery.mail import Mailer
 from workers.delivery.post import Poster
 from workers.delivery.resolve import Lookup, Resolver
 from workers.delivery.send import Sender
 from workers.delivery.signing import Signer
+from workers.embeddings.upkeep import embedding
+from workers.memory.writer import writing
 from workers.probes import serving
 from workers.replies.books import PartBooks
 from workers.replies.opened import Channels
@@ -62,7 +67,7 @@ async def _serve(settings: Settings) -> None:
 
 @contextlib.asynccontextmanager
 async def open_courier(settings: Settings, *, lookup: Lookup | None = None) -> AsyncIterator[Courier]:
-    """A courier with everything it needs; alerts are judged while the block lasts."""
+    """A courier with everything it needs; alerts are judged and old rows forgotten while the block lasts."""
     async with contextlib.AsyncExitStack() as stack:
         commands = Commands(connect(settings.redis_url, max_connections=4))
         stack.push_async_callback(commands.aclose)
@@ -77,11 +82,16 @@ async def open_courier(settings: Settings, *, lookup: Lookup | None = None) -> A
         await stack.enter_async_context(vitals(lambda: [commands], lambda: [pool]))
         address = await stack.enter_async_context(serving(settings, lambda: ("courier", courier.state), pool))
         await stack.enter_async_context(announced(commands, NAME, address))
+        await stack.enter_async_context(memory_minded(settings, commands, pool))
+        if settings.memory_writer:
+            await stack.enter_async_context(writing(pool))
+            await stack.enter_async_context(embedding(settings, commands, pool))
         typist = Typist(commands, pool, Channels(settings))
         stack.push_async_callback(typist.aclose)
         beside = [
             asyncio.create_task(watch(pool, Judge(pool, DeploymentBudgets.of(settings)))),
             asyncio.create_task(typist.run()),
+            asyncio.create_task(keep_forgetting(pool, settings.delivery_retention_days)),
         ]
         try:
             yield courier

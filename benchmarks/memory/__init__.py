@@ -1,0 +1,1 @@
+"""What memory finds, on a public set (`locomo`), and how fast it is with a million memories (`scale`)."""
