@@ -13,7 +13,7 @@ import msgspec
 import structlog
 
 from agents.api import Agent
-from ops.channels.document import Fault, checked, held, spelled
+from ops.channels.document import Fault, checked, held
 from ops.channels.records import ChannelRow, KeptRow
 from ops.tenants.books import no_such_tenant
 from shared import keys
@@ -87,7 +87,7 @@ class ChannelBooks:
         if adapter is None:
             words = f"is not known; there are {', '.join(self._adapters)}"
             raise _faulty([{"field": "kind", "message": words}])
-        settings, credentials = spelled(adapter, merged({}, new.settings)), merged({}, new.credentials)
+        settings, credentials = merged({}, new.settings), merged({}, new.credentials)
         self._check(adapter, new.agent, settings, credentials)
         channel_id = "ch-" + "".join(secrets.choice(_ID_CHARACTERS) for _ in range(16))
         document = {
@@ -187,7 +187,7 @@ class ChannelBooks:
         """None when another change came first."""
         old, adapter = found.row, self._adapter(found.row)
         columns = {name: wish.columns.get(name, getattr(old, name)) for name in _COLUMNS}
-        settings = spelled(adapter, merged(old.settings, wish.settings))
+        settings = merged(old.settings, wish.settings)
         self._check(adapter, str(columns["agent"]), settings, credentials)
         document = {**columns, "settings": settings, "held": held(adapter, credentials)}
         sealed = self._seal(old.tenant, old.id, credentials)

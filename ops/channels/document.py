@@ -31,8 +31,10 @@ def checked(adapter: AnyChannel, settings: Mapping[str, Any], credentials: Mappi
     ]
 
 
-def spelled(adapter: AnyChannel, settings: Mapping[str, Any]) -> dict[str, Any]:
+def spelled(adapter: AnyChannel | None, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Whole numbers where text is wanted become it: ids of digits look like numbers on a command line."""
+    if adapter is None:  # the fault is told when it is stored
+        return dict(settings)
     texts = {field.name for field in msgspec.structs.fields(adapter.settings) if field.type in (str, str | None)}
     return {
         name: str(value) if name in texts and isinstance(value, int) and not isinstance(value, bool) else value

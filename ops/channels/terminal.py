@@ -16,9 +16,11 @@ import structlog
 from agents import registry
 from ops.channels.asks import ChangeChannelBody, CreateChannelBody, RotateChannelBody
 from ops.channels.books import ChannelBooks, ChannelWish, NewChannel
+from ops.channels.document import spelled
 from ops.channels.records import ChannelRow
 from ops.channels.show import Printer
 from ops.tenants.terminal import checked, patch_of, user
+from shared.channels.registry import load as load_adapters
 from shared.config import Settings
 from shared.db import open_pool
 from shared.errors import InvalidRequest
@@ -75,7 +77,7 @@ class Terminal:
         given = {
             "tenant": tenant,
             **columns,
-            "settings": patch_of(assignments, None),
+            "settings": spelled(load_adapters().get(columns["kind"] or ""), patch_of(assignments, None)),
             "credentials": secrets_of(credentials),
         }
         asked = checked(CreateChannelBody, given)
@@ -107,9 +109,10 @@ class Terminal:
         credentials: str | None,
         version: int | None,
     ) -> None:
+        adapter = load_adapters().get((await self._books.find(None, channel_id)).kind)
         given = {
             **columns,
-            "settings": patch_of(assignments, None),
+            "settings": spelled(adapter, patch_of(assignments, None)),
             "credentials": {} if credentials is None else secrets_of(credentials),
             "version": version,
         }
