@@ -110,6 +110,11 @@ EXACT: dict[str, Any] = {
         NEIGHBOUR,
         json.dumps(a_turn(job_id=jobs["alpha_done"]) | {"tenant": VICTIM, "tenant_id": VICTIM}),
     ],
+    "commit_turns": lambda jobs: [
+        [NEIGHBOUR],
+        [json.dumps([a_turn(job_id=jobs["alpha_done"]) | {"tenant": VICTIM, "tenant_id": VICTIM}])],
+    ],
+    "turn_contexts": lambda jobs: [[NEIGHBOUR], [jobs["alpha_done"]], [1], [CONVERSATION], [10]],
     "end_job": lambda jobs: [NEIGHBOUR, json.dumps(a_turn(**DEAD) | {"job_id": jobs["alpha_dead"]})],
     "end_attempt": lambda jobs: [
         NEIGHBOUR,
