@@ -16,10 +16,11 @@ help: ## show this list
 
 setup: .venv/.complete ## make the virtual environment with the locked dependencies
 
-.venv/.complete: requirements-dev.txt pyproject.toml
+.venv/.complete: requirements-dev.txt requirements-local.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=…")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-warn-conflicts --require-hashes -r requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-local.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
@@ -57,7 +58,8 @@ deploy-check: setup ## what hadolint, schemas and promtool say of the deploy fil
 lock: setup ## pin the dependencies of pyproject.toml anew
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	$(LOCK) -o requirements.txt
-	$(LOCK) --extra dev -o requirements-dev.txt
+	$(LOCK) --extra dev --extra local -o requirements-dev.txt
+	$(LOCK:pyproject.toml=requirements-local.in) --no-deps -o requirements-local.txt
 
 clean: ## remove the environment, the caches and the development data
 	rm -rf .venv .dev build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

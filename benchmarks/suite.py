@@ -16,6 +16,7 @@ from benchmarks.limits import limits
 from benchmarks.money import money
 from benchmarks.pickup import idle_pickup
 from benchmarks.product.accept import accept
+from benchmarks.product.hanging import hanging
 from benchmarks.product.turn import latency, turns
 from benchmarks.product.webhook import webhook
 from benchmarks.rig import Rig
@@ -41,6 +42,7 @@ BENCHMARKS: Mapping[str, Callable[[Rig], Awaitable[list[Figure]]]] = {
     "turns": turns,
     "webhook": webhook,
     "money": money,
+    "hanging": hanging,
 }
 
 

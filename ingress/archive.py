@@ -32,6 +32,13 @@ REOPEN_AFTER_S = 0.5
 LOOK_AGAIN_S = 2.0
 
 
+class BranchPoint(msgspec.Struct, frozen=True):
+    newest: bool
+    """Nothing was said in its conversation after it."""
+    said: list[Said] = []
+    """Until then, the newest messages, oldest first; where they were asked for, or it is not the newest."""
+
+
 class Archive:
     """Opens its pool when it is first needed and the server is there. Every look-up raises Unavailable."""
 
@@ -92,6 +99,12 @@ class Archive:
         async with self._answering() as pool:
             asked = await pool.fetchval(queries["response_input"], tenant, job_id)
         return msgspec.json.decode(asked, type=list[Said]) if asked else None
+
+    async def branch_point(self, tenant: str, job_id: str, *, branch: bool, most: int) -> BranchPoint | None:
+        """Of a job that has ended; None when the books do not have it (yet). `branch`: with what was said."""
+        async with self._answering() as pool:
+            point = await pool.fetchval(queries["branch_point"], tenant, job_id, branch, most)
+        return msgspec.json.decode(point, type=BranchPoint) if point else None
 
     async def forget_response(self, tenant: str, job_id: str) -> None:
         """For good, also of a job that has not ended yet."""

@@ -18,7 +18,7 @@ from shared.rates import UNLIMITED, Limits, Standing, Window
 from shared.tenants import Terms
 
 Endpoint = Literal["webhook", "flows"]
-"""A way in with a limit of its own for each user."""
+"""A way in with a limit of its own for each user, in place of the one for messages over the API."""
 
 MINUTE_S, HOUR_S = 60, 3_600
 MINUTE_MS = 60_000
@@ -70,8 +70,9 @@ def limits_of(
 
 def _of_user(terms: Terms, tenant: str, user_id: str, endpoint: Endpoint | None) -> Iterable[Window]:
     rates = terms.rates
-    yield Window("user", keys.rate("user", tenant, user_id), rates.user_per_min, MINUTE_S)
-    if endpoint is not None:
+    if endpoint is None:
+        yield Window("user", keys.rate("user", tenant, user_id), rates.user_per_min, MINUTE_S)
+    else:
         limit = rates.webhook_user_per_min if endpoint == "webhook" else rates.flows_user_per_min
         yield Window("endpoint", keys.rate("endpoint", endpoint, tenant, user_id), limit, MINUTE_S)
     tier = terms.tier_of(user_id)

@@ -15,6 +15,7 @@ from ops.alerts import command as alerts
 from ops.channels import command as channels
 from ops.dead import command as dead
 from ops.deliveries import command as deliveries
+from ops.memory import command as memory
 from ops.tenants import command as tenants
 from ops.usage import command as usage
 from ops.users import command as users
@@ -33,6 +34,7 @@ app.add_typer(users.app, name="users")
 app.add_typer(deliveries.endpoints, name="endpoints")
 app.add_typer(deliveries.deliveries, name="deliveries")
 app.add_typer(alerts.app, name="alerts")
+app.add_typer(memory.app, name="memory")
 
 
 def main() -> None:

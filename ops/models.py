@@ -21,6 +21,8 @@ class ModelState(Struct, frozen=True):
     """Until one call may try whether it is back. While it is tried, and no answer has come, a little more than 0."""
     paused_s: float
     """Until the end of the pause that its provider asked for."""
+    account: bool = False
+    """It is not called because it refused our key or our money, not because it fails."""
 
 
 class ModelsState(Struct, frozen=True):
@@ -40,9 +42,10 @@ async def read_models(commands: Commands) -> ModelsState:
 
 
 async def _state(commands: Commands, spec: str, now_ms: int) -> ModelState:
-    open_until, pause_until = await commands.run("HMGET", keys.model(spec), "open_until", "pause_until")
+    names = ("open_until", "pause_until", "account")
+    open_until, pause_until, account = await commands.run("HMGET", keys.model(spec), *names)
     open_s = 0.0 if open_until is None else max(0.001, (int(open_until) - now_ms) / 1000)
-    return ModelState(spec, open_s, max(0.0, (int(pause_until or 0) - now_ms) / 1000))
+    return ModelState(spec, open_s, max(0.0, (int(pause_until or 0) - now_ms) / 1000), account=account is not None)
 
 
 def declare_models(state: ModelsState, registry: CollectorRegistry) -> None:

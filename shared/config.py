@@ -275,6 +275,8 @@ class Settings(BaseSettings):
     delivery_timeout_s: Seconds = 15.0
     delivery_give_up_days: Positive = 5
     """An endpoint that failed for so long without one success is disabled."""
+    delivery_retention_days: Positive = 30
+    """Deliveries that ended are kept for so long, with the log of their attempts."""
     delivery_allow_private: bool = False
     """Callback URLs and endpoints may lead to private addresses and any port: for development and tests only."""
     channel_urls: ChannelUrls = ""
@@ -299,6 +301,27 @@ class Settings(BaseSettings):
     """All kept answers together; the oldest make room."""
     cache_redis_url: RedisUrl | None = None
     """Where answers are kept; the Redis of the queue when not given."""
+
+    # embeddings
+    embedding_model: Annotated[
+        str,
+        Field(
+            pattern=r"^(none|(local|openai):\S+)$",
+            description="none, local:all-minilm-l6-v2, or openai:<model>[@<dimensions>]",
+            examples=["openai:text-embedding-3-small"],
+        ),
+    ] = "openai:text-embedding-3-small"
+    """What a new deployment searches memory by; `switchboard memory models` changes it later. `none`: by words only."""
+    embedding_api_key: SecretStr | None = None
+    """Of the server that makes embeddings; OPENAI_API_KEY when not given."""
+    embedding_base_url: HttpUrl | None = None
+    """Of that server, which speaks OpenAI's embeddings; OPENAI_BASE_URL when not given."""
+    embedding_deadline_ms: Positive = 150
+    """How long a turn waits for the meaning of its question; then memory is searched by words only."""
+    embedding_threads: Positive = 1
+    """Processor threads that the local model may take in one process, beside one for questions."""
+    embedding_cache_bytes: Annotated[int, Field(ge=0)] = 16_777_216
+    """Vectors of texts seen in the last minutes, in each process. 0: none."""
 
     # Postgres
     db_pool_size: Positive = 10

@@ -24,6 +24,7 @@
     sb:idem:<tenant>:<hash>  string  `<job id> <fingerprint>`
     sb:apikey:<sha256>       string  JSON of the key's tenant, scopes and terms (shared.tenants)
     sb:rate:<window>         list    moments (Unix µs) at which a rate window let something in (shared.rates)
+    sb:next:<tenant>:<id>    string  somebody is about to go on from this response; no more than one at a time
     sb:channel:<id>          string  JSON of a channel: tenant, settings, credentials (encrypted), terms
     sb:notice:<tenant>:<conv> string  a user was told of a refusal; no more until it expires
     sb:inbox                 stream  what channels brought and is no message, until Postgres has it
@@ -44,6 +45,8 @@
     sb:flight:<tenant>:<hash> string token of whoever asks a model for such an answer now; `-`: all ask by themselves
     sb:cached:order          zset    answers → kept at, Unix ms: the oldest make room
     sb:cached:sizes          hash    answers → bytes; the empty name: all together
+    sb:embedding:open        zset    `<batch> <process> <tenant>` of embeddings under way → Unix ms till others may
+    sb:embedding:held:<proc> hash    batch → claim (Unix µs); the fence of what is reserved for it in `sb:calls:<batch>`
     sb:ended                 stream  ends of jobs that never started, with payload, until Postgres has them
     sb:deployment            string  id of the deployment this database belongs to
     sb:scrape                zset    `<queue> <host>:<port>` of a worker's /metrics → Unix s until which it holds
@@ -62,6 +65,9 @@ UNPOSTED = "sb:money:unposted"
 PROBE = "sb:probe"
 SCRAPE = "sb:scrape"
 MODELS = "sb:models"
+EMBEDDING = "sb:embedding"
+"""In the place of a queue, for the money of embeddings."""
+EMBEDDING_OPEN = "sb:embedding:open"
 CACHED_ORDER = "sb:cached:order"
 CACHED_SIZES = "sb:cached:sizes"
 
@@ -95,6 +101,11 @@ def calls(job_id: str) -> str:
     return CALLS + job_id
 
 
+def held(queue: str, worker: str) -> str:
+    """What of a queue a worker runs: id → claim."""
+    return f"{queue}:held:{worker}"
+
+
 HOLD = ":hold"
 """After a call id in `calls`: the field of what is reserved for it."""
 
@@ -109,6 +120,10 @@ def owner(tenant: str, conversation_id: str) -> str:
 
 def idempotency(tenant: str, digest: str) -> str:
     return f"sb:idem:{tenant}:{digest}"
+
+
+def following(tenant: str, job_id: str) -> str:
+    return f"sb:next:{tenant}:{job_id}"
 
 
 def api_key(sha256: str) -> str:

@@ -38,6 +38,8 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Said before the message, and not by earlier turns of ours; oldest first."""
     background: bool = False
     previous_response_id: str | None = None
+    branched: int = 0
+    """So many of `given`, the first ones, were said before the previous response, from which a branch was made."""
 
     def shown(self) -> "Asked":
         """The part that every reader of the job is shown."""

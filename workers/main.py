@@ -21,6 +21,7 @@ from shared.telemetry.metrics import REGISTRY, vitals
 from shared.wire import TurnPayload
 from workers.cache.flight import Cache
 from workers.cache.opened import open_cache
+from workers.embeddings.query import QueryEmbedder, recollection
 from workers.ledger import prices, tokens
 from workers.ledger.book import Amount
 from workers.ledger.purse import Answer, Offer, Purse, Settlement
@@ -37,7 +38,6 @@ from workers.replies.working import Begun
 from workers.routing.route import reachable
 from workers.scrape import announced
 from workers.turn.late import LateRows
-from workers.turn.recollect import Embedding
 from workers.turn.run import TurnRunner
 from workers.turn.spending import Money, Till
 from workers.turn.store import TurnStore
@@ -85,6 +85,7 @@ async def open_worker(settings: Settings) -> AsyncIterator[LeaseWorker]:
         tokens.load()
         cache = await stack.enter_async_context(open_cache(settings, commands, deployment=mine.id))
         desk = _Desk(cache, Begun(commands))
+        desk.embedding = await stack.enter_async_context(recollection(settings, pool, prices.shipped()))
         money = await stack.enter_async_context(_open_money(settings, commands, pool, desk))
         worker = _wire(settings, commands, pool, agents, models, desk, money)
         await stack.enter_async_context(observed(settings, worker, commands, pool))
@@ -161,7 +162,7 @@ class _Desk:
 
     def __init__(self, cache: Cache | None, begun: Begun) -> None:
         self.cache, self._begun = cache, begun
-        self.embedding: Embedding | None = None
+        self.embedding: QueryEmbedder | None = None
 
     async def reserve(
         self, job: Claimed, offers: Sequence[Offer], scopes: Sequence[Scope], *, seed: Amount | None = None

@@ -80,6 +80,12 @@ def count_call(row: LedgerRow, agent: str) -> None:
         child(_call_duration, *where).observe(row.latency_ms / 1000)
     if row.ttft_ms is not None:
         child(_call_first_token, *where).observe(row.ttft_ms / 1000)
+    count_use(row, agent)
+
+
+def count_use(row: LedgerRow, agent: str) -> None:
+    """Tokens and cost alone: of a part of a call that was made for several."""
+    where = row.provider, row.model
     kinds = {
         "input": row.input_tokens,
         "output": row.output_tokens,

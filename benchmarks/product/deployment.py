@@ -50,6 +50,16 @@ class Deployment:
 
         return self._process(f"worker-{number}", ["-m", "ops", "worker"], ports, leased)
 
+    def delivery(self) -> "Process":
+        variables = {
+            "SWITCHBOARD_OPS_DATABASE_URL": self.postgres.dsn("switchboard_ops"),
+            "SWITCHBOARD_DELIVERY_ALLOW_PRIVATE": "true",
+            "SWITCHBOARD_METRICS_PORT": str(free_port()),
+        }
+        return self._process(
+            "delivery", ["-m", "ops", "delivery"], variables, lambda log: b"delivery.ready" in log.read_bytes()
+        )
+
     def peer(self, part: str, port: int = 0) -> "Process":
         argv = ["-m", "benchmarks.product.peers", part]
         if part == "worker":

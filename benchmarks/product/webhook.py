@@ -9,6 +9,7 @@ import hmac
 import itertools
 from base64 import b64encode
 
+import asyncpg
 import msgspec
 
 from benchmarks.figure import Figure, Goal
@@ -57,7 +58,9 @@ async def _connect(deployment: Deployment) -> None:
         "settings": {"phone_number_id": NUMBER},
         "held": {},
     }
-    await deployment.books.execute(queries["create_channel"], "dev", CHANNEL, jsonb(document), sealed, "benchmark")
+    operator = await asyncpg.connect(deployment.postgres.dsn("switchboard_ops"))
+    await operator.execute(queries["create_channel"], "dev", CHANNEL, jsonb(document), sealed, "benchmark")
+    await operator.close()
 
 
 async def _latencies(deployment: Deployment) -> list[float]:

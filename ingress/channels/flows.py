@@ -7,6 +7,7 @@ should fetch our key anew, 427 the form is over, 432 the request is not Meta's.
 
 import asyncio
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import structlog
@@ -30,6 +31,9 @@ from shared.telemetry import context
 
 log = structlog.get_logger(__name__)
 
+THREADS = 32
+"""Of forms alone: an agent that hangs keeps one until it ends, and names are resolved in the process's own threads."""
+_threads = ThreadPoolExecutor(THREADS, thread_name_prefix="flow")
 ANSWER_S = 3.0
 """Longest time for an agent's screen; Meta counts an endpoint that takes longer than a few seconds as failing."""
 CANNOT_DECRYPT, TOKEN_OVER, BAD_SIGNATURE = 421, 427, 432
@@ -112,7 +116,7 @@ async def _screen(ingress: Ingress, channel: OpenChannel, step: FlowStep) -> Scr
         return FlowOver()
     try:
         async with asyncio.timeout(ANSWER_S):
-            return await asyncio.to_thread(agent.flow, step)
+            return await asyncio.get_running_loop().run_in_executor(_threads, agent.flow, step)
     except TimeoutError:
         log.error("flow_too_slow", agent=agent.id, screen=step.screen)  # noqa: TRY400 - the agent's fault, without a trace
         raise Unavailable("the agent did not say the next screen in time") from None

@@ -20,7 +20,7 @@ from ingress.waiting import ended_within
 from shared.errors import NotFound
 from shared.ids import uuid7
 from shared.jobs import JobRecord
-from shared.scripts import read_events
+from shared.scripts import Idempotency, read_events
 from shared.telemetry import context
 from shared.wire import EventType, Policy, TurnPayload
 
@@ -63,6 +63,13 @@ async def visible(ingress: Ingress, tenant: str, response_id: str) -> JobRecord:
     return record
 
 
+def repeat_of(request: Request, caller: Caller, question: Question) -> Idempotency:
+    """How the question is known again. Raises InvalidRequest for an unusable key."""
+    route = f"{request.method} {request.scope['route'].path}"
+    who = caller.key_sha256
+    return idempotency_of(request, agent_id=question.model, body=lambda: question.canonical, caller=who, route=route)
+
+
 async def take(
     request: Request,
     ingress: Ingress,
@@ -74,10 +81,6 @@ async def take(
 ) -> Taken:
     """Admits the question, in one round trip unless it is a repeat."""
     agent = agent_of(ingress, question.model)
-    route = f"{request.method} {request.scope['route'].path}"
-    repeat = idempotency_of(
-        request, agent_id=agent.id, body=lambda: question.canonical, caller=caller.key_sha256, route=route
-    )
     payload = TurnPayload(
         job_id=uuid7(),
         tenant=caller.tenant,
@@ -91,7 +94,8 @@ async def take(
         trace=traced(request),
         request_id=request.scope["request_id"],
     )
-    admitted = await admit(ingress, request, caller, payload, admitting(ingress, caller, agent, repeat, policy=policy))
+    how = admitting(ingress, caller, agent, repeat_of(request, caller, question), policy=policy)
+    admitted = await admit(ingress, request, caller, payload, how)
     headers = {"cache-control": "no-store", **admitted.headers}
     if admitted.record is not None:
         return Taken(admitted.record, headers)

@@ -10,7 +10,7 @@ import msgspec
 
 from ingress.openai.errors import as_openai, openai_body
 from ingress.openai.failures import failure_of
-from ingress.openai.shapes import FINISHES, chat_head, chat_usage
+from ingress.openai.shapes import FINISHES, chat_head, chat_mark, chat_usage
 from ingress.problems import problem_of
 from shared.errors import Unanswered
 from shared.jobs import JobRecord
@@ -54,7 +54,7 @@ class ChatFrames:
         if self._gap or not reply.startswith(text):
             return self._fail("text_lost", "the text that was streamed is not the whole answer; ask again")
         rest = self._add(reply[len(text) :])
-        end = self._chunk({}, FINISHES[incomplete_reason(record)])
+        end = self._chunk({}, FINISHES[incomplete_reason(record)], **chat_mark(record))
         usage = self._usage(record) if self._include_usage else b""
         return rest + end + usage + DONE
 
@@ -68,9 +68,9 @@ class ChatFrames:
         self._text += piece
         return role + (self._chunk({"content": piece}) if piece else b"")
 
-    def _chunk(self, delta: dict[str, Any], finish: str | None = None) -> bytes:
+    def _chunk(self, delta: dict[str, Any], finish: str | None = None, **mark: Any) -> bytes:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
-        return _data({**self._head, "choices": [choice], **({"usage": None} if self._include_usage else {})})
+        return _data({**self._head, "choices": [choice], **({"usage": None} if self._include_usage else {}), **mark})
 
     def _usage(self, record: JobRecord) -> bytes:
         return _data({**self._head, "choices": [], "usage": chat_usage(record.usage)})

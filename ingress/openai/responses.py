@@ -12,7 +12,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ingress.auth import Caller
-from ingress.openai.asking import answered, find, stream, take, visible
+from ingress.openai.asking import Taken, answered, find, repeat_of, stream, take, visible
+from ingress.openai.branching import at_place, place_of
 from ingress.openai.failures import failure_of
 from ingress.openai.naming import conversation_id_of
 from ingress.openai.parsing import Question, parse_response
@@ -39,8 +40,7 @@ async def create_response(request: Request) -> Response:
     ingress = ingress_of(request)
     caller = await ingress.authenticate(request)
     question = parse_response(await read_body(request, ingress.settings.max_body_bytes), ingress.settings)
-    conversation_id = await _conversation_of(ingress, caller, question)
-    taken = await take(request, ingress, caller, question, conversation_id=conversation_id)
+    taken = await _taken(request, ingress, caller, question)
     record = taken.record
     if question.stream:
         return await stream(ingress, record, partial(ResponseFrames, record, -1), taken.headers)
@@ -51,12 +51,21 @@ async def create_response(request: Request) -> Response:
     return json_response(response_of(record), headers=taken.headers)
 
 
-async def _conversation_of(ingress: Ingress, caller: Caller, question: Question) -> str:
-    previous = question.asked.previous_response_id
-    if previous is None:
-        return uuid7() if question.conversation_id is None else conversation_id_of(question.conversation_id)
+async def _taken(request: Request, ingress: Ingress, caller: Caller, question: Question) -> Taken:
+    if question.asked.previous_response_id is None:
+        named = question.conversation_id
+        conversation_id = uuid7() if named is None else conversation_id_of(named)
+        return await take(request, ingress, caller, question, conversation_id=conversation_id)
+    previous = await _previous(ingress, caller, question.asked.previous_response_id)
+    repeat = repeat_of(request, caller, question)
+    async with place_of(ingress, previous, question.user_id, repeat) as place:
+        placed = at_place(question, place)
+        return await take(request, ingress, caller, placed, conversation_id=place.conversation_id)
+
+
+async def _previous(ingress: Ingress, caller: Caller, previous: str) -> JobRecord:
     try:
-        return (await visible(ingress, caller.tenant, previous)).conversation_id
+        return await visible(ingress, caller.tenant, previous)
     except NotFound:
         raise NotFound(
             f"Previous response with id '{previous}' not found.",
@@ -125,7 +134,7 @@ async def _asked(ingress: Ingress, record: JobRecord) -> list[Said]:
     """From the payload until the job has ended, then from the books."""
     payload = None if record.state.ended else await ingress.intake.payload(record.id)
     if payload is not None:
-        given = payload.asked.given if payload.asked else []
+        given = payload.asked.given[payload.asked.branched :] if payload.asked else []
         return [*given, Said("user", payload.message)]
     said = await ingress.archive.response_input(record.tenant, record.id)
     if said is None:

@@ -1,6 +1,7 @@
 """Jobs as OpenAI's API shows them: responses, items, chat completions, models. Pure; types as in the `openai` package.
 
-Members that OpenAI has and we cannot fill are left out where its types allow that. Times are Unix seconds.
+Members that OpenAI has and we cannot fill are left out where its types allow that; one is ours, `switchboard`.
+Times are Unix seconds.
 """
 
 from typing import Any, Literal
@@ -9,7 +10,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from ingress.openai.naming import item_id, shown_conversation
-from shared.jobs import JobRecord, Usage
+from shared.jobs import Degraded, JobRecord, Usage
 from shared.responses import Reason, Status, incomplete_reason, response_id, status_of
 from shared.wire import Asked, Said
 
@@ -64,6 +65,15 @@ class ConversationShown(msgspec.Struct, frozen=True):
     id: str
 
 
+class NotFromModel(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Said of an answer that no model gave to this question, in a member of our own, `switchboard`: OpenAI has no word
+    for it, its SDKs keep members that they do not know, and `metadata` is the caller's."""
+
+    degraded: Degraded | None = None
+    cache: str | None = None
+    """`exact`: from the same question asked before."""
+
+
 class Response(msgspec.Struct, frozen=True, kw_only=True):
     """A job, as a response."""
 
@@ -89,6 +99,8 @@ class Response(msgspec.Struct, frozen=True, kw_only=True):
     parallel_tool_calls: bool = False
     tool_choice: Literal["auto"] = "auto"
     tools: list[Any] = []
+    switchboard: NotFromModel | UnsetType = UNSET
+    """Ours; only where there is something to say."""
 
 
 def response_of(record: JobRecord) -> Response:
@@ -113,14 +125,29 @@ def response_of(record: JobRecord) -> Response:
         previous_response_id=asked.previous_response_id,
         usage=usage_of(record.usage) if ended else None,
         user=record.user_id,
+        switchboard=not_from_model(record),
     )
+
+
+def not_from_model(record: JobRecord) -> NotFromModel | UnsetType:
+    """Unset for an answer that a model gave to this question."""
+    if record.degraded is None and record.cache is None:
+        return UNSET
+    return NotFromModel(record.degraded, record.cache)
 
 
 def begun(record: JobRecord, status: Literal["queued", "in_progress"]) -> Response:
     """The response as it was before there was anything of an answer, whatever has become of it since."""
     whole = response_of(record)
     return msgspec.structs.replace(
-        whole, status=status, output=[], error=None, incomplete_details=None, usage=None, completed_at=UNSET
+        whole,
+        status=status,
+        output=[],
+        error=None,
+        incomplete_details=None,
+        usage=None,
+        completed_at=UNSET,
+        switchboard=UNSET,
     )
 
 
@@ -194,7 +221,14 @@ def chat_completion(record: JobRecord) -> dict[str, Any]:
         "logprobs": None,
         "finish_reason": FINISHES[incomplete_reason(record)],
     }
-    return {**chat_head(record, "chat.completion"), "choices": [choice], "usage": chat_usage(record.usage)}
+    whole = {**chat_head(record, "chat.completion"), "choices": [choice], "usage": chat_usage(record.usage)}
+    return {**whole, **chat_mark(record)}
+
+
+def chat_mark(record: JobRecord) -> dict[str, Any]:
+    """The member of our own of a chat completion, and of the chunk that ends it; empty without anything to say."""
+    mark = not_from_model(record)
+    return {} if isinstance(mark, UnsetType) else {"switchboard": mark}
 
 
 def chat_head(record: JobRecord, kind: str) -> dict[str, Any]:

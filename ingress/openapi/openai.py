@@ -76,6 +76,7 @@ _STRUCTS: Mapping[str, type[Struct]] = {
     "ResponseError": shapes.ResponseError,
     "IncompleteDetails": shapes.IncompleteDetails,
     "ConversationShown": shapes.ConversationShown,
+    "NotFromModel": shapes.NotFromModel,
 }
 _RESPONSE_EVENT: Schema = {
     "type": "object",
@@ -107,15 +108,22 @@ def openai_components(settings: Settings) -> Mapping[str, Schema]:
     }
     structs = {name: of_struct(kind) for name, kind in _STRUCTS.items()}
     structs["ResponseObject"]["required"].remove("completed_at")  # of a completed one only
+    structs["ResponseObject"]["required"].remove("switchboard")
+    structs["NotFromModel"]["required"] = []
     return {
         **bodies,
         **structs,
         "ResponseInput": {"anyOf": [{"type": "string", "maxLength": settings.max_message_chars}, messages]},
         "ChatMessages": messages,
-        "ChatCompletion": _CHAT_COMPLETION,
+        "ChatCompletion": _chat_completion(),
         "Model": _MODEL,
         "OpenAIError": _ERROR,
     }
+
+
+def _chat_completion() -> Schema:
+    whole = record(_CHAT_COMPLETION)
+    return {**whole, "properties": {**whole["properties"], "switchboard": ref("NotFromModel")}}
 
 
 _PART: Schema = record({"type": {"enum": ["text", "input_text", "output_text"]}, "text": _TEXT})
@@ -131,25 +139,23 @@ _MODEL: Schema = record(
         "owned_by": _TEXT,
     }
 )
-_CHAT_COMPLETION: Schema = record(
-    {
-        "id": _TEXT,
-        "object": {"const": "chat.completion"},
-        "created": _COUNT,
-        "model": _TEXT,
-        "choices": {
-            "type": "array",
-            "items": record(
-                {
-                    "index": {"const": 0},
-                    "message": record({"role": {"const": "assistant"}, "content": _TEXT}),
-                    "finish_reason": {"enum": list(shapes.FINISHES.values())},
-                }
-            ),
-        },
-        "usage": record({"prompt_tokens": _COUNT, "completion_tokens": _COUNT, "total_tokens": _COUNT}),
-    }
-)
+_CHAT_COMPLETION: Mapping[str, Schema] = {
+    "id": _TEXT,
+    "object": {"const": "chat.completion"},
+    "created": _COUNT,
+    "model": _TEXT,
+    "choices": {
+        "type": "array",
+        "items": record(
+            {
+                "index": {"const": 0},
+                "message": record({"role": {"const": "assistant"}, "content": _TEXT}),
+                "finish_reason": {"enum": list(shapes.FINISHES.values())},
+            }
+        ),
+    },
+    "usage": record({"prompt_tokens": _COUNT, "completion_tokens": _COUNT, "total_tokens": _COUNT}),
+}
 
 
 def openai_operations(done: JobRecord, rates: Mapping[str, Header]) -> Mapping[tuple[str, str], Operation]:

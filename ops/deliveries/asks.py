@@ -9,6 +9,7 @@ from pydantic_core import PydanticCustomError
 from ingress.body import whole
 from ops.console.asks import Word
 from ops.deliveries.records import State
+from workers.delivery.books import Format
 
 EventType = Literal["job.succeeded", "job.dead", "job.expired", "job.cancelled", "job.rejected"]
 DAY_S = 86_400
@@ -35,12 +36,15 @@ class EndpointBody(_Body):
     description: Description = ""
     event_types: EventTypes = []
     """Only these; an empty list is all of them."""
+    format: Format = "switchboard"
+    """`openai`: bodies as of OpenAI's webhooks (`response.completed` …), for `client.webhooks.unwrap`."""
 
 
 class EndpointChange(_Body):
     url: Url | None = None
     description: Description | None = None
     event_types: EventTypes | None = None
+    format: Format | None = None
     disabled: bool | None = None
     """False enables it again, and forgives what it has failed."""
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from ops.deliveries.asks import EndpointBody
 from ops.deliveries.gate import Gate
 from ops.deliveries.records import Delivery, DeliveryDetail, Endpoint, NewSecret
 from shared import deployment
@@ -52,12 +53,10 @@ class DeliveryBooks:
             raise no_such_endpoint()
         return msgspec.json.decode(row["endpoint"], type=Endpoint)
 
-    async def create(
-        self, tenant: str, url: str, description: str, event_types: list[str], by: str
-    ) -> tuple[Endpoint, NewSecret]:
+    async def create(self, tenant: str, asked: EndpointBody, by: str) -> tuple[Endpoint, NewSecret]:
         """Raises InvalidRequest for a URL that must not be called, NotFound for an unknown tenant."""
-        await self._gate.check(url, "url")
-        args = (tenant, url, description, event_types, by, MOST_ENDPOINTS)
+        await self._gate.check(asked.url, "url")
+        args = (tenant, asked.url, asked.description, [*asked.event_types], by, MOST_ENDPOINTS, asked.format)
         raw = await self._pool.fetchval(queries["create_endpoint"], *args)
         if raw is None:
             if len(await self.endpoints(tenant)) >= MOST_ENDPOINTS:
@@ -67,7 +66,7 @@ class DeliveryBooks:
         return made, NewSecret(secret=self._signer.secret(tenant, made.id, 1), overlap_s=0)
 
     async def change(self, tenant: str | None, endpoint_id: str, change: Mapping[str, Any]) -> Endpoint:
-        """`change` has some of url, description, event_types, disabled. Enabling forgives past failures."""
+        """`change` has some of url, description, event_types, format, disabled. Enabling forgives past failures."""
         owner = (await self.endpoint(tenant, endpoint_id)).tenant
         if "url" in change:
             await self._gate.check(change["url"], "url")

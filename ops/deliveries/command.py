@@ -21,6 +21,7 @@ TenantId = Annotated[str, typer.Argument(help="The tenant's id.", metavar="TENAN
 EndpointId = Annotated[str, typer.Argument(help="Id of the endpoint.", metavar="ENDPOINT")]
 Tenant = Annotated[str | None, typer.Option(help="This tenant's only. Needed without SWITCHBOARD_OPS_DATABASE_URL.")]
 Event = Annotated[list[str] | None, typer.Option(help="job.succeeded, job.dead …; repeat it. Default: all.")]
+Form = Annotated[str | None, typer.Option("--format", help="switchboard, or openai: bodies of OpenAI's webhooks.")]
 Overlap = Annotated[int, typer.Option(min=0, help="Seconds for which the secrets before sign as well.")]
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
 DAY_S = 86_400
@@ -31,11 +32,13 @@ def create(
     tenant: TenantId,
     url: Annotated[str, typer.Argument(help="Where events go.")],
     event: Event = None,
+    form: Form = "switchboard",
     description: Annotated[str, typer.Option(help="For people.")] = "",
     json: Json = False,
 ) -> None:
     """Have a tenant's events sent to a URL, and print the secret that signs them, this once."""
-    _run(tenant, lambda terminal: terminal.create(tenant, url, event or [], description), json=json)
+    given = {"url": url, "event_types": event or [], "format": form, "description": description}
+    _run(tenant, lambda terminal: terminal.create(tenant, given), json=json)
 
 
 @endpoints.command("list")
@@ -49,13 +52,14 @@ def set_endpoint(
     endpoint: EndpointId,
     url: Annotated[str | None, typer.Option(help="Where events go.")] = None,
     event: Event = None,
+    form: Form = None,
     description: Annotated[str | None, typer.Option(help="For people.")] = None,
     disable: Annotated[bool | None, typer.Option("--disable/--enable", help="Switch it off or on.")] = None,
     tenant: Tenant = None,
     json: Json = False,
 ) -> None:
     """Change an endpoint. Enabling it forgives what it has failed."""
-    change = {"url": url, "event_types": event, "description": description, "disabled": disable}
+    change = {"url": url, "event_types": event, "format": form, "description": description, "disabled": disable}
     _run(tenant, lambda terminal: terminal.change(endpoint, change), json=json)
 
 

@@ -6,6 +6,7 @@ import msgspec
 
 from ops.channels.records import Pause
 from shared.jobs import rfc3339
+from workers.delivery.books import Format
 from workers.delivery.events import event_of
 
 State: TypeAlias = Literal["pending", "sending", "retrying", "unknown", "parked", "delivered", "failed", "discarded"]
@@ -20,6 +21,8 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     description: str
     event_types: list[str]
     """Only these; an empty list is all of them."""
+    format: Format
+    """In which form it is sent them."""
     created_us: int
     created_by: str
     disabled_us: int | None
@@ -117,6 +120,7 @@ class ReplyPart(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DeliveryDetail(Delivery, frozen=True, kw_only=True):
+    format: Format
     body: dict[str, Any]
     log: list[LogEntry]
     parts: list[ReplyPart] = []
@@ -125,9 +129,8 @@ class DeliveryDetail(Delivery, frozen=True, kw_only=True):
     def resource(self) -> dict[str, Any]:
         shown = _resource(self, "delivery")
         del shown["body"]
-        event = event_of(self.event_type, self.sequence, self.created_us, self.body)
         log, parts = [_shown(entry) for entry in self.log], [part.resource() for part in self.parts]
-        return {**shown, "event": event, "log": log, "parts": parts}
+        return {**shown, "event": event_of(self), "log": log, "parts": parts}
 
 
 class NewSecret(msgspec.Struct, frozen=True, kw_only=True):

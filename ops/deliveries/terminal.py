@@ -25,7 +25,7 @@ from shared.errors import CallerError, InvalidRequest
 from shared.ids import is_uuid
 
 PAGE = 200
-_ENDPOINTS = ("id", "tenant", "url", "event_types", "disabled_why", "failures", "description")
+_ENDPOINTS = ("id", "tenant", "url", "event_types", "format", "disabled_why", "failures", "description")
 _DELIVERIES = ("id", "tenant", "event_type", "state", "why", "attempts", "sequence", "created_at", "url")
 B = TypeVar("B", bound=BaseModel)
 
@@ -77,9 +77,8 @@ class Terminal:
     def __init__(self, books: DeliveryBooks, tenant: str | None, printer: Printer) -> None:
         self._books, self._tenant, self._printer = books, tenant, printer
 
-    async def create(self, tenant: str, url: str, events: Sequence[str], description: str) -> int:
-        asked = checked(EndpointBody, {"url": url, "event_types": [*events], "description": description})
-        made, new = await self._books.create(tenant, asked.url, asked.description, [*asked.event_types], user())
+    async def create(self, tenant: str, given: Mapping[str, Any]) -> int:
+        made, new = await self._books.create(tenant, checked(EndpointBody, given), user())
         self._printer.secret(new.secret, {**made.resource(), "secret": new.secret}, f"endpoint {made.id}")
         return 0
 
@@ -91,7 +90,9 @@ class Terminal:
     async def change(self, endpoint: str, change: Mapping[str, Any]) -> int:
         given = {name: value for name, value in change.items() if value is not None}
         if not given:
-            raise InvalidRequest("nothing to change: give --url, --event, --description, --disable or --enable")
+            raise InvalidRequest(
+                "nothing to change: give --url, --event, --format, --description, --disable or --enable"
+            )
         asked = checked(EndpointChange, given).model_dump(exclude_none=True)
         changed = await self._books.change(self._tenant, _endpoint(endpoint), asked)
         self._printer.rows([changed.resource()], _ENDPOINTS)

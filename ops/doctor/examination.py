@@ -10,7 +10,7 @@ import msgspec
 from pydantic import SecretStr
 from redis.exceptions import RedisError
 
-from ops.doctor import belonging, clocks, models, postgres_server, providers, queues, redis_server
+from ops.doctor import belonging, clocks, models, money, postgres_server, providers, queues, redis_server
 from ops.doctor.findings import Finding, fault, ok, warning
 from ops.doctor.servers import APP, Absent, Servers, opened
 from shared.config import Settings
@@ -49,6 +49,7 @@ CHECKS: Sequence[Check] = (
     Check("jobs.ends", queues.check_ends, (REDIS,)),
     Check("jobs.calls", queues.check_calls, (REDIS,)),
     Check("jobs.dead", queues.check_dead_jobs),
+    Check("money", money.check_counters, (REDIS, APP)),
 )
 ONLINE = Check("providers.online", providers.check_keys_online)
 

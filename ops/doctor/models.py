@@ -1,6 +1,6 @@
 """Do the models answer? What the workers have found out lately, without asking any provider."""
 
-from ops.doctor.findings import Finding, ok, warning
+from ops.doctor.findings import Finding, fault, ok, warning
 from ops.doctor.servers import Servers
 from ops.models import ModelState, read_models
 
@@ -12,6 +12,9 @@ async def check_models(servers: Servers) -> list[Finding]:
 
 
 def _trouble(model: ModelState) -> Finding | None:
+    if model.open_s > 0 and model.account:
+        what = f"{model.spec} refuses our account: its key, money or rights; next try in {model.open_s:.0f} s"
+        return fault(f"models.{model.spec}", what, "look at the key and the account's billing; then wait for that try")
     if model.open_s > 0:
         what = f"{model.spec} has failed too often and is not called; next try in {model.open_s:.0f} s"
         return warning(f"models.{model.spec}", what, "switchboard doctor --online")

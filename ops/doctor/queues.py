@@ -76,9 +76,10 @@ async def check_calls(servers: Servers) -> list[Finding]:
     redis = servers.commands.redis
     cursor, looked_at, orphans = 0, 0, []
     prefix = keys.calls("")
+    batches = {member.split(b" ")[0].decode() for member in await redis.zrange(keys.EMBEDDING_OPEN, 0, -1)}
     while True:
         cursor, found = await redis.scan(cursor, match=f"{prefix}*", count=1_000)
-        job_ids = [key.decode().removeprefix(prefix) for key in found]
+        job_ids = {key.decode().removeprefix(prefix) for key in found} - batches
         known = [await redis.exists(keys.job(job_id)) for job_id in job_ids]
         orphans += [job_id for job_id, there in zip(job_ids, known, strict=True) if not there]
         looked_at += 1_000

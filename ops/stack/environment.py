@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 from ops.stack.process import StackError
 from shared.config import Settings
+from workers.embeddings.local import NAME as LOCAL_MODEL
+from workers.embeddings.local import is_installed
 
 DEVELOPMENT_KEY = "sk-switchboard-dev"
 STANDIN_KEY = "sk-stand-in"
@@ -82,6 +84,8 @@ def for_children(settings: Settings, ports: Ports, backends: Backends) -> Mappin
         environment["SWITCHBOARD_METRICS_PORT"] = str(ports.metrics)
     if "delivery_allow_private" not in settings.model_fields_set:
         environment["SWITCHBOARD_DELIVERY_ALLOW_PRIVATE"] = "true"  # a developer's receiver is on this machine
+    if "embedding_model" not in settings.model_fields_set and is_installed():
+        environment["SWITCHBOARD_EMBEDDING_MODEL"] = LOCAL_MODEL  # real meaning without a key
     if "drain_s" not in settings.model_fields_set:
         environment["SWITCHBOARD_DRAIN_S"] = str(DRAIN_S)
     return environment

@@ -77,6 +77,8 @@ def compose(ask: Ask, rule: Rule, finish: Finish | None) -> Answer:
 
 
 def _usage(ask: Ask, rule: Rule, reasoning: int, shown: int) -> Usage:
+    if rule.billed is not None:
+        return Usage(*rule.billed)
     cached = min(rule.cached_tokens, ask.input_tokens)
     written = min(rule.cache_write_tokens, ask.input_tokens - cached)
     return Usage(ask.input_tokens, reasoning + shown, cached, written, reasoning)

@@ -41,6 +41,8 @@ class Ask:
     """Tools are offered and not forbidden."""
     wants_json: bool = False
     """The reply is to be JSON."""
+    inputs: bool = False
+    """`said` are texts by themselves, no conversation."""
     extras: dict[str, Any] = field(default_factory=dict)
     """What only the dialect itself understands, e.g. request fields that it echoes."""
 
@@ -51,6 +53,11 @@ class Ask:
     @property
     def last_user_text(self) -> str:
         return next((message.text for message in reversed(self.said) if message.role == "user"), "")
+
+    @property
+    def steering_text(self) -> str:
+        """What rules are matched against."""
+        return "\n".join(self.user_texts) if self.inputs else self.last_user_text
 
     @property
     def tool_result(self) -> str | None:

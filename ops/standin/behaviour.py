@@ -3,8 +3,9 @@
     POST /_behaviour {"latency_ms": 40, "reply": "{last}"}                    one rule for every call
     POST /_behaviour [{"match": "job 7", "faults": ["hang"]}, {}]             side by side; no match: the default
 
-`match` is a substring of the last user message, `model` a model's exact name. Faults are used up in order, each
-`times` times, one a call; then the rule answers normally. A POST replaces all rules, used-up faults included.
+`match` is a substring of the last user message (of any text to embed), `model` a model's exact name. Faults are used up
+in order, each `times` times, one a call; then the rule answers normally. A POST replaces all rules, used-up faults
+included.
 """
 
 from collections.abc import Iterator
@@ -84,14 +85,20 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
     cached_tokens: Tokens = 0
     """Of the input, read from the prompt cache."""
     cache_write_tokens: Tokens = 0
+    billed: tuple[Tokens, Tokens] | None = None
+    """Input and output tokens of the bill, whatever was said: nothing, or more than was asked for."""
     tool_calls: list[ToolCall] = []
     headers: dict[str, str] = {}
     """Of every answer that is no error, e.g. `x-ratelimit-remaining-requests`."""
+    dimensions: Annotated[int, Meta(ge=1, le=4096)] | None = None
+    """Of embeddings, whatever was asked for."""
+    nan_for: str | None = None
+    """Embeddings of texts that contain it are no numbers."""
     faults: list[Fault] = []
 
     def covers(self, ask: Ask) -> bool:
         return (self.model is None or self.model == ask.model) and (
-            self.match is None or self.match in ask.last_user_text
+            self.match is None or self.match in ask.steering_text
         )
 
 

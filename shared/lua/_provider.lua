@@ -104,10 +104,10 @@ end
 -- must not be called, and for how long (ms); nil: it may be, or only as the probe that finds out whether it is back.
 local function told_refusal(key, t, tokens, now_ms)
   local v = redis.call('HMGET', key, 'open_until', 'probe_by', 'probe_at', 'pause_until', 'requests', 'requests_at',
-    'tokens', 'tokens_at', 'input', 'input_at', 'output', 'output_at')
+    'tokens', 'tokens_at', 'input', 'input_at', 'output', 'output_at', 'account')
   if v[1] then
     local open_ms = v[1] - now_ms
-    if open_ms > 0 then return 'open', open_ms end
+    if open_ms > 0 then return v[13] and 'account' or 'open', open_ms end
     if v[2] and now_ms - v[3] < PROBE_MS and lives(v[2], now_ms) then return 'probing', SLOT_POLL_MS end
   end
   local why, wait_ms = nil, 0
@@ -128,7 +128,7 @@ local function provider_refusal(provider, model, tokens, terms, now_ms, call_id)
   if terms == '' then return nil end
   local t = read_terms(terms)
   local why, wait_ms = told_refusal(model_key(provider, model), t, tokens, now_ms)
-  if why == 'open' or why == 'probing' then return 'down', wait_ms, why end
+  if why == 'open' or why == 'account' or why == 'probing' then return 'down', wait_ms, why end
   if why then return wait_ms > t.patience_ms and 'down' or 'busy', wait_ms, why end
   for part, limit in pairs({ rpm = t.requests, tpm = t.tokens }) do
     local amount = part == 'rpm' and 1 or tokens
@@ -169,27 +169,31 @@ end
 
 -- Opens for the cool-down, doubled with every probe that failed, give or take a fifth (from the call's id, as a
 -- script has no dice), so that many models do not come back at once.
-local function open(provider, model, call_id, opens, cool_ms, now_ms)
+local function open(provider, model, call_id, opens, cool_ms, now_ms, account)
   local key = model_key(provider, model)
   local share = (tonumber(string.sub(call_id, -4), 16) or 32768) / 65535
   local wait_ms = cool_ms * math.min(2 ^ (opens - 1), LONGEST_COOL) * (0.8 + 0.4 * share)
-  redis.call('HDEL', key, 'probe', 'probe_by', 'probe_at', 'fails', 'oks', 'since')
+  redis.call('HDEL', key, 'probe', 'probe_by', 'probe_at', 'fails', 'oks', 'since', 'account')
   noteworthy(provider, model)
   remember(key, { 'open_until', int(now_ms + wait_ms), 'opens', opens })
+  if account then redis.call('HSET', key, 'account', 1) end
 end
 
--- Failures are counted from the first one on, for as long as the window is; answers only while there are failures.
-local function breaker(provider, model, call_id, verdict, probe, most, window_ms, cool_ms, now_ms)
-  if most == 0 then return end
+-- Failures are counted from the first one on, for as long as the window is; answers only while there are failures. A
+-- refusal of our account (`account_ms` says how long to wait then) is known after one, also where failures are not counted.
+local function breaker(provider, model, call_id, verdict, account_ms, probe, most, window_ms, cool_ms, now_ms)
+  if most == 0 and verdict ~= 'account' and not probe then return end
   local key = model_key(provider, model)
   local v = redis.call('HMGET', key, 'open_until', 'probe', 'opens', 'fails', 'oks', 'since')
   if v[1] then -- what was under way when it opened says nothing new
     if not probe or v[2] ~= call_id then return end
-    if verdict == 'ok' then redis.call('HDEL', key, 'open_until', 'probe', 'probe_by', 'probe_at', 'opens')
+    if verdict == 'ok' then redis.call('HDEL', key, 'open_until', 'probe', 'probe_by', 'probe_at', 'opens', 'account')
+    elseif verdict == 'account' then open(provider, model, call_id, 1, account_ms, now_ms, true)
     elseif verdict == 'fail' then open(provider, model, call_id, tonumber(v[3] or 1) + 1, cool_ms, now_ms)
     else redis.call('HDEL', key, 'probe', 'probe_by', 'probe_at') end
     return
   end
+  if verdict == 'account' then return open(provider, model, call_id, 1, account_ms, now_ms, true) end
   if verdict == 'ok' and v[4] then redis.call('HINCRBY', key, 'oks', 1) end
   if verdict ~= 'fail' then return end
   local fails, oks, since = tonumber(v[4] or 0), tonumber(v[5] or 0), tonumber(v[6] or 0)
@@ -223,8 +227,8 @@ local function hear(provider, model, v, now_ms)
   if #news > 0 then remember(key, news) end
 end
 
--- The call is over. `slot`: what provider_take returned. `told`: '' when nothing is known of how it went, or: ok | fail
--- | - · pause_ms · ms since the answer began · then what is left and for how long that holds (ms) of each kind; '-'
+-- The call is over. `slot`: what provider_take returned. `told`: '' when nothing is known of how it went, or: `account`
+-- (our key or money was refused) and for how long (ms) nobody is to ask; or: ok | fail | - · pause_ms · ms since the answer began · then what is left and for how long that holds (ms) of each kind; '-'
 -- where nothing was said.
 local function provider_give(slot, call_id, actual_tokens, told, now_ms)
   if slot == '' then return end
@@ -236,6 +240,7 @@ local function provider_give(slot, call_id, actual_tokens, told, now_ms)
   if s[4] ~= '-' then minute_correct(provider_key(provider, 'tpm'), s[4], actual_tokens - s[5]) end
   local probe = s[6] == '1'
   if #v == 0 and not probe then return end
-  breaker(provider, model, call_id, v[1], probe, tonumber(s[7]), tonumber(s[8]), tonumber(s[9]), now_ms)
+  breaker(provider, model, call_id, v[1], tonumber(v[2]), probe, tonumber(s[7]), tonumber(s[8]), tonumber(s[9]), now_ms)
+  if v[1] == 'account' then return end
   if v[2] and (v[2] ~= '-' or v[3] ~= '-') then hear(provider, model, v, now_ms) end
 end

@@ -11,8 +11,8 @@ SELECT tenant, name, rule, settings FROM standing_alerts()
 SELECT cross_alert($1, $2) AS told
 
 -- name: end_alert
--- Crossings that are over: $1 tenant or *, $2 rule, $3 metric. How many.
-SELECT end_alert($1, $2, $3) AS ended
+-- Crossings that are over: $1 tenant or *, $2 rule, $3 metric, $4 its thresholds that are not crossed. How many.
+SELECT end_alert($1, $2, $3, $4) AS ended
 
 -- name: spent_between
 -- $1 tenant or *, $2 from, $3 before (Unix us).
@@ -53,3 +53,11 @@ SELECT test_alert($1, $2, $3) AS event
 -- name: list_alert_events
 -- What was crossed (JSON), the newest first: $1 tenant or NULL for all, $2 the event before or NULL, $3 limit.
 SELECT event FROM list_alert_events($1, $2, $3) AS event
+
+-- name: alerts_judged_to
+-- The moment (Unix us) up to which every rule was judged, or NULL; by ops.
+SELECT alerts_judged_to() AS judged_us
+
+-- name: note_alerts_judged
+-- Every rule was judged by $1 (Unix us); by ops.
+SELECT note_alerts_judged($1)

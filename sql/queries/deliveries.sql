@@ -8,7 +8,8 @@ SELECT park_deliveries($1) AS parked
 
 -- name: claim_deliveries
 -- Due ones (JSON), by ops: $1 at most, $2 each receiver, $3 lease in s, $4 failures that trip it, $5 each channel.
-SELECT delivery FROM claim_deliveries($1, $2, $3, $4, $5) AS delivery
+SELECT claimed || jsonb_build_object('format', delivery_format(claimed)) AS delivery
+FROM claim_deliveries($1, $2, $3, $4, $5) AS claimed
 
 -- name: end_delivery_attempt
 -- $1 tenant, $2 delivery, $3 attempt, $4 outcome (JSON), $5 failures that trip, $6 first pause in s, $7 give up after s.
@@ -37,7 +38,7 @@ SELECT delivery FROM list_deliveries($1, $2, $3) AS delivery
 
 -- name: delivery_detail
 -- One with its body and its log (JSON) or NULL: $1 tenant or NULL, $2 delivery.
-SELECT delivery_detail($1, $2) AS delivery
+SELECT detail || jsonb_build_object('format', delivery_format(detail)) AS delivery FROM delivery_detail($1, $2) AS detail
 
 -- name: replay_delivery
 -- queued, sending (too early) or NULL (unknown): $1 tenant or NULL, $2 delivery.
@@ -48,8 +49,9 @@ SELECT replay_delivery($1, $2) AS outcome
 SELECT endpoint FROM list_endpoints($1, $2) AS endpoint
 
 -- name: create_endpoint
--- The new one (JSON) or NULL: $1 tenant, $2 url, $3 description, $4 event types, $5 by whom, $6 how many there may be.
-SELECT create_endpoint($1, $2, $3, $4, $5, $6) AS endpoint
+-- The new one (JSON) or NULL: $1 tenant, $2 url, $3 description, $4 event types, $5 by whom, $6 how many there may be,
+-- $7 format.
+SELECT create_endpoint($1, $2, $3, $4, $5, $6, $7) AS endpoint
 
 -- name: change_endpoint
 -- The changed one (JSON) or NULL: $1 tenant, $2 endpoint, $3 what changes (JSON).
@@ -62,3 +64,7 @@ SELECT remove_endpoint($1, $2) AS removed
 -- name: rotate_signing_secret
 -- The serial of the new secret or NULL: $1 tenant, $2 endpoint or NULL for callback URLs, $3 overlap in s.
 SELECT rotate_signing_secret($1, $2, $3) AS serial
+
+-- name: forget_deliveries
+-- Ended ones of long ago and their log go, by ops: $1 days, $2 how many at most. How many did.
+SELECT forget_deliveries($1, $2) AS gone

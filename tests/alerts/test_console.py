@@ -122,13 +122,17 @@ async def test_the_command_line_sets_tests_and_removes(settings: Settings, books
 
 
 async def test_the_command_line_makes_endpoints_and_sends_again(settings: Settings, books: asyncpg.Connection) -> None:
-    made = await switchboard(settings, "endpoints", "create", "acme", PUBLIC, "--event", "job.dead")
+    made = await switchboard(settings, "endpoints", "create", "acme", PUBLIC, "--format", "openai")
     assert made.returncode == 0, made.stderr
     assert made.stdout.startswith("whsec_")
     assert made.stdout.strip() not in made.stderr
     listed = await switchboard(settings, "endpoints", "list", "--tenant", "acme")
     endpoint = listed.stdout.split("\t")[0]
-    assert (await switchboard(settings, "endpoints", "set", endpoint, "--disable")).returncode == 0
+    assert "\topenai\t" in listed.stdout
+    changed = await switchboard(
+        *(settings, "endpoints", "set", endpoint, "--disable", "--format", "switchboard", "--event", "job.dead")
+    )
+    assert (changed.returncode, changed.stdout.split("\t")[3:6]) == (0, ["job.dead", "switchboard", "asked"])
     await books.execute(
         "INSERT INTO deliveries (tenant_id, url, event_type, sequence, state, finished_at, failures, body) "
         "VALUES ('acme', $1, 'alert.crossed', 1, 'failed', now(), 8, '{}')",

@@ -9,9 +9,11 @@ import pytest
 
 from shared.budgets import DeploymentBudgets
 from shared.db import Pool
+from shared.errors import Unavailable
 from sql import queries
 from tests.alerts.conftest import DOLLAR, NOW, EndJobs, SetRule, Spend, events
 from workers.alerts import judge as judging
+from workers.alerts.figures import Figures
 from workers.alerts.judge import Judge
 
 MINUTE, DAY = timedelta(minutes=1), timedelta(days=1)
@@ -60,6 +62,40 @@ async def test_every_kind_of_budget_is_judged(
         ("budget", "tenant-month", "2026-11", "1"),
         ("budget", "user-month:u2", "2026-11", "1"),
     ]
+
+
+async def test_what_a_conversation_crossed_while_nobody_judged_is_told_when_somebody_does(
+    books: asyncpg.Connection, judge: Judge, set_rule: SetRule, spend: Spend
+) -> None:
+    await budgets_are(books, conversation_usd="1")
+    await set_rule("budget", "1", scopes=["conversation"])
+    await spend(DOLLAR, conversation="long ago", at=NOW - 40 * DAY)
+    await spend(DOLLAR, conversation="before", at=NOW - 7 * DAY)
+    await judge.judge(NOW - 5 * DAY)
+    await spend(DOLLAR, conversation="meanwhile", at=NOW - 4 * DAY)
+    assert await judge.judge(NOW) == 1
+    assert [scope for _, scope, *_ in await events(books)] == ["conversation:meanwhile"]
+    assert await judge.judge(NOW + MINUTE) == 0
+
+
+async def test_a_rule_that_takes_postgres_too_long_keeps_no_other_from_being_judged(
+    books: asyncpg.Connection, judge: Judge, set_rule: SetRule, spend: Spend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await budgets_are(books, conversation_usd="1")
+    await set_rule("budget", "1", scopes=["conversation"], name="a")
+    await set_rule("daily_cost_usd", "1", name="b")
+    await spend(2 * DOLLAR)
+
+    async def too_long(*_: object) -> None:
+        raise Unavailable("it took too long")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Figures, "spending_conversations", too_long)
+        with pytest.raises(Unavailable):
+            await judge.judge(NOW)
+    assert [name for name, *_ in await events(books)] == ["b"]
+    assert await books.fetchval("SELECT judged_to FROM alert_clock") is None, "not all of them"
+    assert await judge.judge(NOW + MINUTE) == 1
 
 
 async def test_tokens_are_a_budget_of_their_own(
@@ -166,6 +202,18 @@ async def test_a_rate_is_told_again_when_it_was_over_and_comes_back_or_on_anothe
     assert told == [1, 0, 0, 1, 1]
     over = await books.fetch("SELECT over_at IS NOT NULL AS over FROM alert_events ORDER BY event_id")
     assert [row["over"] for row in over] == [True, False, False]
+
+
+async def test_the_higher_of_two_thresholds_is_told_again_while_the_lower_one_stands(
+    judge: Judge, set_rule: SetRule, end_jobs: EndJobs, books: asyncpg.Connection
+) -> None:
+    hour = timedelta(hours=1)
+    await set_rule("error_rate", "0.05", "0.4")
+    told = []
+    for after, failed in ((0, 10), (2, 2), (4, 10)):
+        await end_jobs(20, failed=failed, at=NOW + after * hour)
+        told.append(await judge.judge(NOW + after * hour))
+    assert told == [2, 0, 1]
 
 
 async def test_latencies_of_successes(judge: Judge, set_rule: SetRule, end_jobs: EndJobs) -> None:

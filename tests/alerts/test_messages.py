@@ -106,7 +106,9 @@ async def test_an_endpoint_that_is_switched_off_is_told_to_those_who_want_to_kno
     await set_rule("endpoint_disabled", targets=[to_us])
     await set_rule("endpoint_disabled", tenant="*", targets=[to_all])
     await set_rule("endpoint_disabled", tenant="other", targets=[{"kind": "slack", "to": receiver.url}])
-    made = await books.fetchval(queries["create_endpoint"], "acme", "https://example.org/x", "", [], "test", 10)
+    made = await books.fetchval(
+        queries["create_endpoint"], "acme", "https://example.org/x", "", [], "test", 10, "switchboard"
+    )
     endpoint_id = made.partition('"id": "')[2].partition('"')[0]
     async with running():
         await books.execute("SELECT disable_endpoint('acme', $1, 'failing', NULL)", endpoint_id)

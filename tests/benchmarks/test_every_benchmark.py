@@ -107,6 +107,11 @@ def test_the_product_is_measured_beside_its_peers(found: Found) -> None:
         assert len(figure["stock"]) == QUICK.rounds, figure["name"]
 
 
+def test_others_get_their_deliveries_while_an_endpoint_hangs(found: Found) -> None:
+    """Each of them did, or there would be no figures."""
+    assert all(row["ours"][0] > 0 and row["stock"][0] > 0 for row in found["hanging"])
+
+
 def test_a_turn_costs_every_process_something_and_is_committed(found: Found) -> None:
     costs = {row["name"]: row["ours"][0] for row in found["turns"]}
 

@@ -1,10 +1,13 @@
 """The Flows endpoint, called as a phone does: encrypted by Meta's scheme, written here anew."""
 
+import asyncio
 import hashlib
 import hmac
 import json
 import os
+import threading
 from base64 import b64decode, b64encode
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -179,6 +182,23 @@ async def test_an_agents_mistake_is_a_500_without_internals(phone: Phone) -> Non
 async def test_an_agent_that_takes_too_long_is_503(phone: Phone, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(flows, "ANSWER_S", 1e-6)
     assert (await phone.ask(step("INIT"))).status_code == 503
+
+
+async def test_agents_that_hang_keep_no_thread_from_others(phone: Phone, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names of servers are resolved in the loop's own threads: a form that hangs must not stand in their way."""
+    go_on = threading.Event()
+    loop_threads = ThreadPoolExecutor(1)
+    asyncio.get_running_loop().set_default_executor(loop_threads)
+    with monkeypatch.context() as patched:
+        patched.setattr(flows, "ANSWER_S", 0.05)
+        patched.setattr(Booking, "flow", lambda *_: go_on.wait(20))
+        statuses = [(await phone.ask(step("INIT"))).status_code for _ in range(2)]
+        try:
+            assert statuses == [503, 503]
+            async with asyncio.timeout(5):
+                assert await asyncio.to_thread(lambda: "free") == "free"
+        finally:
+            go_on.set()
 
 
 async def test_an_agent_without_forms_says_so(

@@ -93,6 +93,17 @@ async def test_a_users_own_limit_at_webhooks_is_kept_within_a_batch(
     assert await redis.xlen(keys.ENDED) == 2, "repeated, not refused once more"
 
 
+async def test_at_a_webhook_its_limit_stands_in_place_of_the_users(
+    whatsapp: Line, with_keys: Database, redis: Redis, queued
+) -> None:
+    """50 by default, where 30 are allowed over the API: a limit that is the larger of two would never be one."""
+    await give(with_keys, rates={"user_per_min": 1, "webhook_user_per_min": 3})
+    body = META.batch([META.text(f"{n}") for n in range(4)])
+    assert (await whatsapp.deliver(body)).status_code == 200
+    assert [turn.message for turn in await queued()] == ["0", "1", "2"]
+    assert codes(await redis.xrange(keys.ENDED)) == ["rate_limited"]
+
+
 async def test_a_spent_budget_makes_rejected_jobs(whatsapp: Line, with_keys: Database, redis: Redis, queued) -> None:
     await give(with_keys, budgets={"conversation_usd": "0.50"})
     user = "16505551"

@@ -7,6 +7,7 @@ from typing import Any
 
 import asyncpg
 import httpx
+import openai
 import pytest
 
 from ops.console.app import create_console
@@ -72,6 +73,37 @@ async def test_an_endpoints_life(
     assert (await acme.delete(f"/v1/endpoints/{endpoint}")).status_code == 200
     assert (await acme.get(f"/v1/endpoints/{endpoint}")).status_code == 404
     assert (await acme.get("/v1/endpoints")).json()["data"] == []
+
+
+async def test_an_endpoint_may_have_the_bodies_of_openais_webhooks(
+    doors: dict[str, httpx.AsyncClient], running: Running, owe: Owe, receiver: Receiver, eventually: Eventually
+) -> None:
+    """Made in ours and changed; one SDK's client then takes each end of a job for a response's."""
+    acme = doors["acme"]
+    made = (await acme.post("/v1/endpoints", json={"url": receiver.url})).json()
+    assert made["format"] == "switchboard"
+    changed = await acme.patch(f"/v1/endpoints/{made['id']}", json={"format": "openai"})
+    assert (changed.json()["format"], changed.json()["event_types"]) == ("openai", [])
+    refused = await acme.post("/v1/endpoints", json={"url": receiver.url, "format": "xml"})
+    assert (refused.status_code, refused.json()["errors"][0]["field"]) == (422, "format")
+    failed = {"reply": None, "error": {"code": "x", "message": "y", "retryable": False}}
+    async with running():
+        jobs = [
+            await owe(None),
+            await owe(None, incomplete="max_output_tokens"),
+            await owe(None, state="dead", **failed),
+            await owe(None, state="cancelled", **failed),
+        ]
+        await eventually(lambda: len(receiver.posts) == 4)
+    client = openai.OpenAI(api_key="sk-unused", webhook_secret=made["secret"], _strict_response_validation=True)
+    events = [client.webhooks.unwrap(post.body.decode(), dict(post.headers)) for post in receiver.posts]
+    kinds = ["response.completed", "response.incomplete", "response.failed", "response.cancelled"]
+    assert [(event.type, event.data.id) for event in events] == [  # type: ignore[union-attr]
+        (kind, f"resp_{job}") for kind, job in zip(kinds, jobs, strict=True)
+    ]
+    assert [event.id for event in events] == [post.headers["webhook-id"] for post in receiver.posts]
+    (shown, *_) = (await acme.get("/v1/deliveries", params={"endpoint_id": made["id"]})).json()["data"]
+    assert (await acme.get(f"/v1/deliveries/{shown['id']}")).json()["event"] == receiver.posts[-1].json
 
 
 async def test_a_callers_secret_is_shown_once_and_signs_what_callbacks_get(

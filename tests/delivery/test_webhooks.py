@@ -31,8 +31,10 @@ def is_signed(post: Post, secret: str) -> bool:
     return f"v1,{b64encode(digest).decode()}" in post.headers["webhook-signature"].split(" ")
 
 
-async def endpoint(books: asyncpg.Connection, url: str, *events: str, tenant: str = TENANT) -> str:
-    made = await books.fetchval(queries["create_endpoint"], tenant, url, "", list(events), "test", 10)
+async def endpoint(
+    books: asyncpg.Connection, url: str, *events: str, tenant: str = TENANT, form: str = "switchboard"
+) -> str:
+    made = await books.fetchval(queries["create_endpoint"], tenant, url, "", list(events), "test", 10, form)
     found: str = json.loads(made)["id"]
     return found
 

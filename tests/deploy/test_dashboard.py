@@ -79,6 +79,7 @@ def test_every_topic_has_its_row() -> None:
         "Providers",
         "Deliveries",
         "Response cache",
+        "Embeddings",
     ]
 
 

@@ -154,3 +154,6 @@ async def test_a_model_that_is_down_or_paused_is_told_with_its_time(examined: Ex
     assert (down.level, "next try in 30 s" in down.what) == (Level.WARNING, True)
     assert (paused.level, "not called for 60 s" in paused.what) == (Level.WARNING, True)
     assert "models.openai:well-again" not in found
+    await server.hset(keys.model("openai:gpt-5.4-mini"), "account", 1)
+    refused = (await examined())["models.openai:gpt-5.4-mini"]
+    assert (refused.level, "refuses our account" in refused.what) == (Level.FAULT, True)

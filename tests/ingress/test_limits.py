@@ -238,9 +238,9 @@ def test_an_endpoints_window_is_asked_where_it_is_named() -> None:
     }
     levels = {name: [(each.level, each.limit) for each in limits.windows] for name, limits in asked.items()}
     assert levels[None] == [("user", 30), ("tenant", 60), ("global", 10_000)]
-    assert levels["webhook"] == [("user", 30), ("endpoint", 7), ("tenant", 60), ("global", 10_000)]
-    assert levels["flows"][1] == ("endpoint", 20)
-    assert asked["webhook"].windows[1].key != asked["flows"].windows[1].key
+    assert levels["webhook"] == [("endpoint", 7), ("tenant", 60), ("global", 10_000)]
+    assert levels["flows"][0] == ("endpoint", 20)
+    assert asked["webhook"].windows[0].key != asked["flows"].windows[0].key
 
 
 def test_without_a_user_there_is_no_window_of_a_user() -> None:

@@ -219,7 +219,8 @@ async def test_every_word_of_a_question_counts(memory: Memory, words: int) -> No
 
     hits = (await memory.recall(" ".join(names), limit=100))["hits"]
     assert {hit["conversation_id"] for hit in hits} == set(names)
-    assert all(hit["words"] > 0 for hit in hits)
+    assert len({hit["words"] for hit in hits}) == 1, "all are equally rare"
+    assert hits[0]["words"] > 0
 
 
 async def test_a_vector_of_no_serving_model_is_not_used(memory: Memory) -> None:

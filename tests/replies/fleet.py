@@ -16,7 +16,7 @@ from tests.conftest import _eventually
 from tests.stack.dev_process import REPOSITORY
 from tests.turn.deployment import environment_of
 
-READY_S = 90.0
+READY_S = 150.0
 
 
 @dataclass

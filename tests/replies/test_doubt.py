@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from shared.config import Settings
-from tests.conftest import Eventually
+from tests.conftest import Eventually, _eventually
 from tests.delivery.conftest import Running
 from tests.replies.conftest import Connect, Replies
 from tests.stack.dev_process import REPOSITORY
@@ -23,7 +23,7 @@ async def killed(settings: Settings, point: str, nth: int) -> None:
         env=environment_of(settings),
         stdout=asyncio.subprocess.DEVNULL,
     )
-    assert await asyncio.wait_for(process.wait(), 30) == -signal.SIGKILL
+    assert await asyncio.wait_for(process.wait(), 90) == -signal.SIGKILL
 
 
 async def said(replies: Replies) -> str:
@@ -122,6 +122,29 @@ async def test_a_cut_connection_whose_message_a_status_tells_of_is_not_sent_agai
     assert await whatsapp.texts() == ["first"]
     [part] = (await whatsapp.shown(delivery))["parts"]
     assert (part["message_id"], part["status"], part["resent"]) == (taken["id"], "delivered", 0)
+
+
+async def test_one_that_was_sent_again_is_listed_so_though_an_echo_settled_it_in_the_end(
+    whatsapp: Replies, running: Running
+) -> None:
+    await whatsapp.misbehave({"kind": "cut", "times": 2})
+    delivery = await whatsapp.owe("first")
+    async with running():
+        await whatsapp.fault(delivery, "cut")
+        await whatsapp.pass_time(31)
+        await whatsapp.become("unknown")
+        await _eventually(lambda: _took(whatsapp, 2))
+        await whatsapp.fault(delivery, "cut")
+        _, again = await whatsapp.taken()
+        await whatsapp.told(again["id"], "delivered", reference=again["reference"])
+        await whatsapp.pass_time(31)
+        await whatsapp.become("delivered")
+    assert await whatsapp.texts() == ["first", "first"]
+    assert await whatsapp.attempts() == [("unknown", "cut"), ("unknown", "cut"), ("delivered", "resent")]
+
+
+async def _took(replies: Replies, count: int) -> bool:
+    return len(await replies.taken()) == count
 
 
 @pytest.mark.parametrize("kind", ["telegram", "slack"])

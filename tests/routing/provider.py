@@ -76,4 +76,4 @@ class Provider:
             return await self.redis.execute_command("EVAL", SOURCE, 0, *given)
 
 
-OK, FAIL, NEUTRAL = "ok - -", "fail - -", ""
+OK, FAIL, NEUTRAL, ACCOUNT = "ok - -", "fail - -", "", "account 300000"

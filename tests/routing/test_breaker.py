@@ -4,7 +4,7 @@ import pytest
 from redis.asyncio import Redis
 
 from tests.conftest import Eventually
-from tests.routing.provider import FAIL, NEUTRAL, OK, Provider
+from tests.routing.provider import ACCOUNT, FAIL, NEUTRAL, OK, Provider
 
 
 async def opened(redis: Redis) -> Provider:
@@ -107,6 +107,28 @@ async def test_a_probe_that_says_nothing_makes_way_for_another(redis: Redis, eve
         provider.now_ms += 60_000
     assert (await provider.ask()).kind == "held"
     assert (await provider.ask()).why == "probing"
+
+
+@pytest.mark.parametrize("failures", [5, 0])
+async def test_a_refusal_of_our_account_is_enough_and_is_asked_about_rarely(redis: Redis, failures: int) -> None:
+    provider = Provider(redis, failures=failures)
+    await provider.lease("w1")
+    late = await provider.ask()
+    for _ in range(3):
+        await provider.call(ACCOUNT)
+        refused = await provider.ask()
+        assert (refused.kind, refused.why) == ("down", "account")
+        assert 240_000 <= refused.wait_ms <= 360_000, "no longer after the third"
+        provider.now_ms += refused.wait_ms
+    await provider.give(late, ACCOUNT)
+    probe = await provider.ask()
+    assert (probe.kind, (await provider.ask()).why) == ("held", "probing")
+    await provider.give(probe, OK)
+    assert (await provider.call(OK)).kind == "held"
+    assert (await provider.ask()).kind == "held"
+    for _ in range(5):
+        await provider.call(FAIL)
+    assert (await provider.ask()).kind == ("down" if failures else "held")
 
 
 async def test_zero_failures_switch_it_off(redis: Redis) -> None:

@@ -49,7 +49,7 @@ def test_terms_are_the_settings_of_the_provider() -> None:
         (UpstreamRateLimited("x"), "- - -"),
         (UpstreamRateLimited("x", retry_after_s=20.0), "- 20000 -"),
         (UpstreamRejected("x", status=400), ""),
-        (AccountRejected("x", status=401), ""),
+        (AccountRejected("x", status=401), "account 300000"),
     ],
     ids=str,
 )
@@ -73,6 +73,7 @@ def test_what_is_left_is_told_with_its_age_and_what_has_run_out_is_not() -> None
     ("reason", "kind", "retryable"),
     [
         ("open", UpstreamUnavailable, True),
+        ("account", AccountRejected, False),
         ("paused", UpstreamRateLimited, True),
         ("tokens", UpstreamRateLimited, True),
         ("too_large", AgentError, False),
@@ -83,7 +84,8 @@ def test_why_nobody_could_be_asked(reason: str, kind: type[SwitchboardError], re
     assert type(error) is kind
     assert error.retryable is retryable
     if isinstance(error, UpstreamError):
-        assert (error.retry_after_s, error.billed) == (12.0, False)
+        waits_s = None if kind is AccountRejected else 12.0
+        assert (error.retry_after_s, error.billed) == (waits_s, False)
 
 
 def test_of_several_failures_the_one_that_promises_most_decides() -> None:

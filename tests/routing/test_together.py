@@ -132,6 +132,59 @@ async def test_a_call_that_never_fits_the_minute_is_said_in_a_sentence(deploymen
     assert record.error.code == "too_large"
 
 
+async def test_calls_of_a_minute_are_bounded_over_processes(
+    deployment: Deployment, settings: Settings, eventually: Eventually
+) -> None:
+    few = settings.model_copy(update={"openai_rpm": 4, "worker_concurrency": 5})
+    command = (sys.executable, "-m", "ops", "worker")
+    how: dict[str, Any] = {"cwd": ROOT, "env": environment_of(few), "stdout": asyncio.subprocess.DEVNULL}
+    processes = [await asyncio.create_subprocess_exec(*command, **how) for _ in range(2)]
+    try:
+        jobs = [await deployment.say("hello", conversation=f"c{i}", user=None) for i in range(10)]
+
+        async def all_started() -> bool:
+            records = [await deployment.intake.read(job_id) for job_id in jobs]
+            return all(record is not None and record.started_us is not None for record in records)
+
+        await eventually(all_started, 90)  # 5 by each: processes that start on a busy machine
+        for served in (4, 8, 10):
+
+            async def waited(served: int = served) -> bool:
+                books = await deployment.served()
+                assert books["calls"] <= served
+                return bool(books["calls"] == served)
+
+            await eventually(waited, 20)
+            await deployment.commands.redis.delete("sb:provider:openai:rpm")  # the minute is over
+        records = [await deployment.ended(job_id, 20) for job_id in jobs]
+        assert {(record.state, record.attempts) for record in records} == {("succeeded", 1)}
+    finally:
+        for process in processes:
+            process.kill()
+            await process.wait()
+
+
+@pytest.mark.parametrize("fault", [{"status": 401}, {"status": 403}, {"status": 429, "code": "insufficient_quota"}])
+async def test_a_refusal_of_our_account_keeps_every_worker_away(deployment: Deployment, fault: dict[str, Any]) -> None:
+    await deployment.behave({"model": OPENAI, "faults": [{**fault, "times": 1_000}]})
+    async with two_workers(deployment, breaker_failures=0):
+        for i in range(8):  # one after the other: none is under way when it is refused
+            record = await deployment.ended(await deployment.say("hello", conversation=f"c{i}"))
+            assert (record.state, record.attempts, record.degraded) == ("succeeded", 1, None)
+    assert len(await calls_of(deployment, OPENAI)) == 1
+
+
+async def test_with_no_other_model_a_refused_account_is_told_at_once(deployment: Deployment) -> None:
+    await deployment.behave({"faults": [{"status": 401, "times": 1_000}]})
+    async with deployment.worker(degraded_reply="none", **ALONE):
+        first = await deployment.ended(await deployment.say("hello"))
+        second = await deployment.ended(await deployment.say("again", conversation="c2"))
+    assert [(each.state, each.attempts) for each in (first, second)] == [("dead", 1)] * 2
+    assert second.error is not None
+    assert (second.error.code, "refuses our account" in second.error.message) == ("upstream_rejected", True)
+    assert len(await calls_of(deployment, OPENAI)) == 1
+
+
 async def test_retry_after_pauses_the_model_for_everybody(deployment: Deployment, eventually: Eventually) -> None:
     await deployment.behave({"match": "first", "faults": [{"status": 429, "retry_after_s": 1}]})
     async with two_workers(deployment, **ALONE):

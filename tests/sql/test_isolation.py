@@ -40,7 +40,7 @@ async def jobs(owner: Pool, ops: Pool, commit: Any) -> dict[str, str]:
 
 async def owe_and_alert(owner: Pool, ops: Pool, tenant: str) -> None:
     """An endpoint with its secret, a delivery that has failed once, a rule, and what it has told."""
-    await owner.execute(queries["create_endpoint"], tenant, "https://example.org/e", "", [], "test", 9)
+    await owner.execute(queries["create_endpoint"], tenant, "https://example.org/e", "", [], "test", 9, "switchboard")
     rule = {"metric": "p50_s", "thresholds": ["5"], "targets": [{"kind": "email", "to": "ada@example.org"}]}
     await owner.execute(queries["put_alert"], tenant, "slow", jsonb(rule), "test", 9)
     await owner.execute(queries["test_alert"], tenant, "slow", "test")

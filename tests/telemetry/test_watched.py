@@ -25,6 +25,7 @@ from tests.telemetry.test_metrics import console as console  # noqa: PLC0414 - a
 from tests.turn.deployment import Deployment
 from workers.delivery.metrics import observe
 from workers.delivery.outcome import Delivered
+from workers.embeddings import metrics as embeddings
 from workers.ledger.book import Status
 from workers.turn.witness import Outcome
 
@@ -68,8 +69,18 @@ async def told(console: httpx.AsyncClient, ingress: Running, deployment: Deploym
             job = await accepted(client, message=text, conversation_id=text)
             await deployment.ended(job["id"])
         observe("webhook", Delivered(200), 0.1)  # by a delivery process, whose numbers are in the same registry here
+        _tell_embeddings()
         text = (await console.get("/metrics", headers=SCRAPER)).text
     return parsed(text)
+
+
+def _tell_embeddings() -> None:
+    """As a delivery process does, and a worker whose agents remember."""
+    embeddings.batch("openai:small", 3, 0.1)
+    embeddings.put_off("openai:small", "budget", 1)
+    embeddings.pending("openai:small", 2)
+    embeddings.reused("openai:small", 1)
+    embeddings.query("vector")
 
 
 def parsed(text: str) -> Told:

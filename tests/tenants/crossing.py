@@ -8,6 +8,7 @@ import json
 import re
 from base64 import b64encode
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ async def settle(app: asyncpg.Connection, ops: asyncpg.Connection) -> dict[str, 
 async def _owe_and_alert(ops: asyncpg.Connection, tenant: str, mark: str) -> dict[str, str]:
     """An endpoint, a delivery that has failed, a rule and what it told: the ids of the first two."""
     url = f"https://example.org/{tenant}?{mark}"
-    endpoint = await ops.fetchval(queries["create_endpoint"], tenant, url, mark, [], mark, 9)
+    endpoint = await ops.fetchval(queries["create_endpoint"], tenant, url, mark, [], mark, 9, "switchboard")
     rule = {"metric": "p50_s", "thresholds": ["5"], "targets": [{"kind": "slack", "to": url}]}
     await ops.fetchrow(queries["put_alert"], tenant, f"alerts-of-{tenant}", jsonb(rule), mark, 9)
     await ops.fetchval(queries["test_alert"], tenant, f"alerts-of-{tenant}", mark)
@@ -100,6 +101,7 @@ def _argument(place: int, kind: str, jobs: dict[str, str]) -> Any:
         "bool": True,
         "jsonb": json.dumps({"tenant": NEIGHBOUR}),
         "text[]": ["chat"],
+        "numeric[]": [Decimal(1)],
     }[kind]
 
 
@@ -122,6 +124,7 @@ EXACT: dict[str, Any] = {
     "revoke_api_key": lambda _jobs: [NEIGHBOUR, sha256("sk-alpha-chat")[:12], "beta"],
     "list_dead_jobs": lambda _jobs: [json.dumps({"tenant": NEIGHBOUR}), None, 100],
     "open_dead_jobs": lambda _jobs: [json.dumps({"tenant": NEIGHBOUR}), None, 100],
+    "branch_point": lambda jobs: [NEIGHBOUR, jobs["alpha_dead"], True, 100],
     "resolve_channel": lambda _jobs: [CHANNELS[NEIGHBOUR]],
     "list_channels": lambda _jobs: [NEIGHBOUR, None, 100],
     "find_channel": lambda _jobs: [NEIGHBOUR, CHANNELS[VICTIM]],
@@ -143,7 +146,7 @@ EXACT: dict[str, Any] = {
     "list_tenants": lambda _jobs: [NEIGHBOUR, None, 100],
     "list_tenant_changes": lambda _jobs: [NEIGHBOUR, None, 100],
     "mark_dead_job_retried": lambda jobs: [NEIGHBOUR, jobs["alpha_dead"], 1, "beta", 2, "end", None],
-    "create_endpoint": lambda _jobs: [NEIGHBOUR, "https://example.org/", "", [], "beta", 0],
+    "create_endpoint": lambda _jobs: [NEIGHBOUR, "https://example.org/", "", [], "beta", 0, "switchboard"],
     "change_endpoint": lambda jobs: [NEIGHBOUR, jobs["alpha_endpoint"], json.dumps({"disabled": True})],
     "remove_endpoint": lambda jobs: [NEIGHBOUR, jobs["alpha_endpoint"]],
     "rotate_signing_secret": lambda jobs: [NEIGHBOUR, jobs["alpha_endpoint"], 0],

@@ -11,18 +11,22 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from decimal import Decimal
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
 import pytest
 
 from agents import registry
+from ops.stack.directory import DataDirectory
+from ops.stack.standin import Standin
+from ops.stack.valkey import start_valkey
 from shared import keys
 from shared.config import Settings
 from shared.errors import Unavailable
 from shared.jobs import JobRecord
 from sql import queries
-from tests.conftest import Eventually
+from tests.conftest import Database, Eventually
 from tests.ledger.agreement import Peaks, read_counters, watched
 from tests.turn.deployment import TENANT, Deployment, environment_of
 from tests.turn.test_killed_worker import doomed_worker
@@ -392,3 +396,71 @@ async def test_a_call_of_a_killed_attempt_costs_what_the_ledger_says_whoever_tol
     assert rows[0]["cost_nano_usd"] == 123_456
     counters = await read_counters(deployment.commands.redis)
     assert counters[f"conv:{TENANT}:c1"]["usd"] == 123_456 + rows[1]["cost_nano_usd"]
+
+
+async def test_a_provider_that_bills_nothing_is_taken_at_its_word(deployment: Deployment) -> None:
+    """An explicit 0 is an account, not one that is missing: it is neither estimated nor counted."""
+    await deployment.give()
+    await deployment.behave({"billed": [0, 0], "reply": "for nothing"})
+    async with deployment.worker():
+        record = await deployment.ended(await deployment.say("hello"))
+    assert (record.state, record.reply, record.cost_nano_usd) == ("succeeded", "for nothing", 0)
+    (row,) = await deployment.ledger()
+    assert (row["status"], row["estimated"], row["input_tokens"], row["output_tokens"]) == ("ok", False, 0, 0)
+    counters = await read_counters(deployment.commands.redis)
+    assert len(counters) == 6
+    assert {value for counter in counters.values() for value in counter.values()} == {0}, "nothing is held either"
+
+
+async def test_a_provider_that_bills_more_than_was_asked_for_is_booked_in_full_and_said(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines: list[dict[str, Any]] = []
+    heard = SimpleNamespace(warning=lambda event, **fields: lines.append({"event": event, **fields}))
+    monkeypatch.setattr("workers.turn.spending.log", heard)
+    await deployment.give(conversation_usd="0.01")
+    await deployment.behave({"match": "dear", "billed": [10, 50_000]}, {})
+    async with deployment.worker():
+        dear = await deployment.ended(await deployment.say("dear"))
+        after = await deployment.ended(await deployment.say("again"))
+    assert (dear.state, after.state) == ("succeeded", "dead"), "the budget is over-spent by that call and by no other"
+    (row,) = await deployment.ledger()
+    assert (row["output_tokens"], row["cost_nano_usd"] > 10_000_000) == (50_000, True)
+    counters = await read_counters(deployment.commands.redis)
+    assert {(c["usd"], c["usd_held"], c["tok_held"]) for c in counters.values()} == {(row["cost_nano_usd"], 0, 0)}
+    (said,) = lines
+    known = ("hold_exceeded", str(row["call_id"]), row["cost_nano_usd"])
+    assert (said["event"], said["call_id"], said["cost_nano_usd"]) == known
+    assert said["held_nano_usd"] < said["cost_nano_usd"]
+
+
+async def test_a_redis_that_restarts_without_its_file_forgets_and_overspends_nothing(
+    private_directory: DataDirectory, settings: Settings, database: Database, standin: Standin, eventually: Eventually
+) -> None:
+    """The process is killed and another one stands in its place, empty; no file was written."""
+    empty = {"appendonly": "no", "save": ""}
+    server = start_valkey(private_directory, settings=empty)
+    private = settings.model_copy(update={"redis_url": server.url()})
+    async with Deployment.open(private, database, standin) as deployment:
+        plain = {"output_tokens": REPLY_TOKENS}
+        await deployment.behave({"match": "slow", "tokens_per_s": 5, **plain}, plain)
+        most = await budget_for(deployment, 30)
+        async with deployment.worker():
+            before = await ask_all(deployment, 10, "slow")
+
+            async def all_called() -> bool:
+                return (await deployment.served())["concurrency"] == 10
+
+            await eventually(all_called)
+            server.child.signal(signal.SIGKILL)
+            await asyncio.to_thread(server.child.join, 5)
+            server = await asyncio.to_thread(start_valkey, private_directory, port=server.port, settings=empty)
+            deployment.forgetful = True
+            ended = await end_all(deployment, await ask_all(deployment, 60, "again"))
+        assert (ended["succeeded"] > 0, ended["budget_exhausted"] > 0) == (True, True)
+        rows = await deployment.ledger()
+        assert sum(row["cost_nano_usd"] for row in rows) <= most
+        booked = {str(row["job_id"]) for row in rows if row["status"] == "aborted"}
+        assert booked == set(before), "each that was under way is in the books"
+        await deployment.check_money()
+    server.child.stop()

@@ -12,7 +12,9 @@ from workers.alerts.periods import day_of, month_of, recent
 from workers.alerts.records import DEPLOYMENT, Rule
 
 ACTIVE = timedelta(days=1)
-"""A conversation that has not cost anything for so long has crossed nothing since."""
+"""A conversation that has not cost anything for so long has crossed nothing since, if all were judged meanwhile."""
+LONGEST_OUTAGE = timedelta(days=35)
+"""What was crossed earlier, while nobody judged, is news to nobody; and it is a limit to what is read at once."""
 
 
 class Use(NamedTuple):
@@ -32,9 +34,14 @@ async def budget_uses(
     deployment: DeploymentBudgets,
     figures: Figures,
     now: datetime,
+    judged_to: datetime,
 ) -> AsyncIterator[Use]:
-    """Of those the rule is about. An unlimited tenant has none. People below the lowest threshold are left out."""
-    wanted = _Wanted(tenant, rule, figures, now)
+    """Of those the rule is about. An unlimited tenant has none. People below the lowest threshold are left out.
+
+    `judged_to`: the last time that all rules were judged.
+    """
+    active_since = max(min(now, judged_to) - ACTIVE, now - LONGEST_OUTAGE)
+    wanted = _Wanted(tenant, rule, figures, now, active_since)
     if tenant == DEPLOYMENT:
         parts = [
             wanted.spent("global-day", deployment.day_nano_usd),
@@ -50,8 +57,9 @@ async def budget_uses(
 
 
 class _Wanted:
-    def __init__(self, tenant: str, rule: Rule, figures: Figures, now: datetime) -> None:
+    def __init__(self, tenant: str, rule: Rule, figures: Figures, now: datetime, active_since: datetime) -> None:
         self._tenant, self._rule, self._figures, self._now = tenant, rule, figures, now
+        self._active_since = active_since
 
     def of_tenant(self, budgets: Budgets) -> list[AsyncIterator[Use]]:
         return [
@@ -88,8 +96,8 @@ class _Wanted:
     async def _conversations(self, limit_nano_usd: int | None) -> AsyncIterator[Use]:
         if limit_nano_usd is None or not self._wants("conversation"):
             return
-        since, least = self._now - ACTIVE, self._least(limit_nano_usd)
-        for who, cost in await self._figures.spending_conversations(self._tenant, since, least):
+        least = self._least(limit_nano_usd)
+        for who, cost in await self._figures.spending_conversations(self._tenant, self._active_since, least):
             yield Use(f"conversation:{who}", "", _usd(cost), _usd(limit_nano_usd))
 
     def _wants(self, kind: ScopeKind) -> bool:

@@ -14,6 +14,7 @@ import structlog
 
 from shared.budgets import DeploymentBudgets
 from shared.db import Pool, jsonb
+from shared.errors import Unavailable
 from shared.tenants import read_settings
 from sql import queries
 from workers.alerts.budgets import budget_uses
@@ -25,6 +26,8 @@ log = structlog.get_logger("alerts")
 
 PACE = 20
 """Messages of one rule in one judging: the rest come a minute later, instead of all users' at once."""
+MOST_FAILURES = 3
+"""Rules of one judging that Postgres may take too long over; with more of them it is Postgres that is away."""
 MOST_KNOWN = 100_000
 """Crossings that a process remembers to have been told, to spare Postgres the question."""
 _HOUR, _DAY, _WEEK = timedelta(hours=1), timedelta(days=1), timedelta(days=7)
@@ -53,32 +56,53 @@ class Reading(NamedTuple):
     """Of a figure that can fall again: told once on that day while it stands."""
 
 
+class Moment(NamedTuple):
+    """By which it is judged, and the last one by which all rules were."""
+
+    now: datetime
+    judged_to: datetime
+
+
 class Judge:
     def __init__(self, pool: Pool, deployment: DeploymentBudgets) -> None:
         self._pool, self._deployment = pool, deployment
         self._known: set[tuple[object, ...]] = set()
 
     async def judge(self, now: datetime) -> int:
-        """How many crossings were told. A rule that cannot be judged keeps no other from it."""
-        told, figures = 0, Figures(self._pool)
+        """How many crossings were told. A rule that cannot be judged keeps no other from it.
+
+        Raises Unavailable when Postgres is away, or took too long over some rules; the next judging then looks at all
+        that was crossed since the last one that was whole.
+        """
+        told, figures, failures = 0, Figures(self._pool), list[Unavailable]()
+        judged_us = await self._pool.fetchval(queries["alerts_judged_to"])
+        moment = Moment(now, now if judged_us is None else at(judged_us))
         for row in await self._pool.fetch(queries["standing_alerts"]):
             try:
                 rule = msgspec.json.decode(row["rule"], type=Rule)
-                told += await self._one(Standing(row["tenant"], row["name"], rule, row["settings"]), figures, now)
+                told += await self._one(Standing(row["tenant"], row["name"], rule, row["settings"]), figures, moment)
             except (ValueError, ArithmeticError):  # msgspec's errors are ValueErrors; a document nobody has checked
                 log.exception("alert.unjudged", tenant=row["tenant"], alert=row["name"])
+            except Unavailable as error:
+                failures.append(error)
+                if len(failures) >= MOST_FAILURES:
+                    break
+        if failures:
+            raise failures[0]
+        await self._pool.fetchval(queries["note_alerts_judged"], us_of(now))
         return told
 
-    async def _one(self, standing: Standing, figures: Figures, now: datetime) -> int:
+    async def _one(self, standing: Standing, figures: Figures, moment: Moment) -> int:
         told = 0
-        async for reading in self._readings(standing, figures, now):
+        async for reading in self._readings(standing, figures, moment):
             crossed = [each for each in standing.rule.thresholds if _is_crossed(standing.rule, reading, each)]
             for threshold in crossed:
                 told += await self._cross(standing, reading, threshold)
                 if told >= PACE:
                     return told
-            if not crossed and reading.day is not None:
-                args = (standing.tenant, standing.name, standing.rule.metric)
+            over = [each for each in standing.rule.thresholds if each not in crossed]
+            if over and reading.day is not None:
+                args = (standing.tenant, standing.name, standing.rule.metric, over)
                 await self._pool.fetchval(queries["end_alert"], *args)
         return told
 
@@ -110,13 +134,13 @@ class Judge:
             )
         return told
 
-    async def _readings(self, standing: Standing, figures: Figures, now: datetime) -> AsyncIterator[Reading]:
-        tenant, rule = standing.tenant, standing.rule
+    async def _readings(self, standing: Standing, figures: Figures, moment: Moment) -> AsyncIterator[Reading]:
+        tenant, rule, now = standing.tenant, standing.rule, moment.now
         whole = "deployment" if tenant == DEPLOYMENT else "tenant"
         match rule.metric:
             case "budget":
                 settings = None if standing.settings is None else read_settings(standing.settings)
-                async for use in budget_uses(tenant, rule, settings, self._deployment, figures, now):
+                async for use in budget_uses(tenant, rule, settings, self._deployment, figures, *moment):
                     yield Reading(use.scope, use.period, use.used, use.limit, use.unit)
             case "daily_cost_usd" | "monthly_cost_usd" | "conversation_cost_usd":
                 async for reading in _of_money(whole, standing, figures, now):
@@ -172,3 +196,7 @@ def usd(nano_usd: int) -> Decimal:
 
 def at(unix_us: int) -> datetime:
     return datetime.fromtimestamp(unix_us / 1_000_000, UTC)
+
+
+def us_of(moment: datetime) -> int:
+    return (moment - datetime.fromtimestamp(0, UTC)) // timedelta(microseconds=1)

@@ -23,6 +23,9 @@ LEASE_BEYOND_TIMEOUT_S = 30
 """Also for how long a status is waited for that echoes a message whose process vanished (workers.replies)."""
 _DAY_S = 86_400
 
+Format = Literal["switchboard", "openai"]
+"""Of what an endpoint is sent: our events, or those of OpenAI's webhooks."""
+
 
 def lease_s(timeout_s: float) -> int:
     """For how long a row is ours, of which one request may last `timeout_s`."""
@@ -40,6 +43,7 @@ class Claimed(msgspec.Struct, frozen=True, kw_only=True):
     endpoint: str | None
     closed: bool
     """Its endpoint was disabled or removed meanwhile."""
+    format: Format
     event_type: str
     sequence: int
     body: dict[str, Any]

@@ -26,11 +26,13 @@ from workers.alerts.watch import watch
 from workers.background.opened import memory_minded
 from workers.delivery.books import DeliveryBooks, lease_s
 from workers.delivery.courier import Courier
+from workers.delivery.forget import keep_forgetting
 from workers.delivery.mail import Mailer
 from workers.delivery.post import Poster
 from workers.delivery.resolve import Lookup, Resolver
 from workers.delivery.send import Sender
 from workers.delivery.signing import Signer
+from workers.embeddings.upkeep import embedding
 from workers.memory.writer import writing
 from workers.probes import serving
 from workers.replies.books import PartBooks
@@ -65,7 +67,7 @@ async def _serve(settings: Settings) -> None:
 
 @contextlib.asynccontextmanager
 async def open_courier(settings: Settings, *, lookup: Lookup | None = None) -> AsyncIterator[Courier]:
-    """A courier with everything it needs; alerts are judged while the block lasts."""
+    """A courier with everything it needs; alerts are judged and old rows forgotten while the block lasts."""
     async with contextlib.AsyncExitStack() as stack:
         commands = Commands(connect(settings.redis_url, max_connections=4))
         stack.push_async_callback(commands.aclose)
@@ -83,11 +85,13 @@ async def open_courier(settings: Settings, *, lookup: Lookup | None = None) -> A
         await stack.enter_async_context(memory_minded(settings, commands, pool))
         if settings.memory_writer:
             await stack.enter_async_context(writing(pool))
+            await stack.enter_async_context(embedding(settings, commands, pool))
         typist = Typist(commands, pool, Channels(settings))
         stack.push_async_callback(typist.aclose)
         beside = [
             asyncio.create_task(watch(pool, Judge(pool, DeploymentBudgets.of(settings)))),
             asyncio.create_task(typist.run()),
+            asyncio.create_task(keep_forgetting(pool, settings.delivery_retention_days)),
         ]
         try:
             yield courier

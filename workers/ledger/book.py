@@ -116,6 +116,11 @@ class Call:
             raw_usage=dict(completion.raw_usage),
         )
 
+    def embedded(self, input_tokens: int, cost_nano_usd: int, **how: Any) -> LedgerRow:
+        """The exact row of one part of a call that was made for several: its part of the tokens and of the price."""
+        row = self._ended("ok", Usage(input_tokens=input_tokens), **how)
+        return msgspec.structs.replace(row, cost_nano_usd=cost_nano_usd)
+
     def failed(self, error: UpstreamError) -> LedgerRow:
         """A call that failed. One that was refused, or never reached the provider, costs nothing."""
         if error.billed or self._seen:
@@ -181,6 +186,15 @@ def open_call(
     )
     most = Amount(most_nano_usd, at_most + prompt.max_tokens)
     return Call(priced(row, Usage(input_tokens=expected), prices), prices, most)
+
+
+def open_embedding(row: LedgerRow, input_tokens: int, prices: PriceList) -> Call:
+    """An embedding about to be made for `row`, of that many tokens by our count. Raises AgentError `price_unknown`."""
+    at_most = input_tokens + tokens.margin(input_tokens)
+    most_nano_usd = prices.most_nano_usd(
+        row.provider, row.model, input_tokens=at_most, output_tokens=0, at=_moment(row)
+    )
+    return Call(priced(row, Usage(input_tokens=input_tokens), prices), prices, Amount(most_nano_usd, at_most))
 
 
 def priced(row: LedgerRow, usage: Usage, prices: PriceList) -> LedgerRow:

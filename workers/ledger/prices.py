@@ -84,10 +84,10 @@ class _Rates(msgspec.Struct, frozen=True):
 
     def most_nano_usd(self, input_tokens: int, output_tokens: int) -> int | None:
         """For at most so many tokens, whatever part of the input is read from a cache or written to it."""
-        if self.output is None:
+        if self.output is None and output_tokens:
             return None
         dearest = max(self.input, self.cached, self.cache_write)
-        return -(-(input_tokens * dearest + output_tokens * self.output) * _NANO_USD_PER_TOKEN // self.scale)
+        return -(-(input_tokens * dearest + output_tokens * (self.output or 0)) * _NANO_USD_PER_TOKEN // self.scale)
 
 
 class PriceList:

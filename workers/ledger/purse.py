@@ -5,7 +5,7 @@ job decides, so that the counters and the ledger agree to the nano-USD. Called b
 """
 
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import msgspec
 from msgspec import Struct
@@ -15,9 +15,19 @@ from shared.budgets import CONVERSATION_IDLE_S, Scope
 from shared.redis import Argument, Commands
 from shared.scripts import Script
 from workers.ledger.book import Amount, LedgerRow
-from workers.queue.scripts import Claimed
 
 _reserve, _settle = Script("reserve"), Script("settle")
+
+
+class Holder(Protocol):
+    """Whose calls they are, and the claim that fences them: a job (`Claimed`), or a batch of embeddings."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def worker(self) -> str: ...
+    @property
+    def claim(self) -> str: ...
 
 
 class Offer(Struct, frozen=True):
@@ -99,7 +109,7 @@ class Purse:
         self._queue = queue
 
     async def reserve(
-        self, job: Claimed, offers: Sequence[Offer], scopes: Sequence[Scope], *, seed: Amount | None = None
+        self, job: Holder, offers: Sequence[Offer], scopes: Sequence[Scope], *, seed: Amount | None = None
     ) -> Answer:
         """Hold the first offer that fits, on every scope or on none. All offers are one call: they share its id.
 
@@ -114,7 +124,7 @@ class Purse:
             argv += [row.provider, row.model, offer.terms]
         return _answer(await _reserve(self._commands, [self._queue, keys.calls(job.id)], argv), scopes)
 
-    async def settle(self, job: Claimed, settlements: Sequence[Settlement]) -> bool:
+    async def settle(self, job: Holder, settlements: Sequence[Settlement]) -> bool:
         """Count what calls of this job cost, once each, and give back what was held for them; False: not ours."""
         argv: list[Argument] = [job.worker, job.id, job.claim]
         for each in settlements:

@@ -94,6 +94,19 @@ def count(text: str, model: str = "") -> int:
     return _expected_by_claude(tokens) if _is_claude(model) else tokens
 
 
+def cut(text: str, model: str, limit: int) -> str:
+    """The beginning of `text` that has at most `limit` tokens in the model's encoding; a character is never split."""
+    if len(text) * 4 <= limit:  # no character has more bytes, no token fewer than one
+        return text
+    shipped = encoding(encoding_name(model))
+    ids: list[int] = []
+    for start in range(0, len(text), _SLICE_CHARS):
+        ids += shipped.encode_ordinary(text[start : start + _SLICE_CHARS])
+        if len(ids) > limit:
+            return shipped.decode_bytes(ids[:limit]).decode(errors="ignore")
+    return text
+
+
 def count_chat(texts: Iterable[str], model: str = "") -> int:
     """Like `count`, for chat messages (the system prompt is one), framing included."""
     tokens = _exact_chat(texts, model)
@@ -117,7 +130,7 @@ def at_most(utf8_bytes: int, messages: int, model: str = "") -> int:
     return _expected_by_claude(tokens) if _is_claude(model) else tokens
 
 
-def cut(text: str, most: int, model: str = "") -> str:
+def shortened(text: str, most: int, model: str = "") -> str:
     """`text` in at most `most` tokens: its beginning and its end, and between them a line that says so."""
     whole = count(text, model)
     if whole <= most:
@@ -163,7 +176,12 @@ def measure_prompt(prompt: Prompt, model: str = "") -> tuple[int, int]:
     tokens = _exact_prompt(tuple(_texts(prompt)), encoding_name(model))
     if _is_claude(model):
         return _expected_by_claude(tokens), _held_for_claude(tokens)
-    return tokens, tokens + _FRAME_MARGIN + tokens // 50
+    return tokens, tokens + margin(tokens)
+
+
+def margin(tokens: int) -> int:
+    """What is held beyond an exact count."""
+    return _FRAME_MARGIN + tokens // 50
 
 
 def as_counted_by(model: str, o200k_tokens: int) -> int:

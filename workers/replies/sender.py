@@ -51,6 +51,7 @@ class _Attempt:
     status: int | None = None
     """The last one heard."""
     resent: bool = False
+    """By this attempt."""
 
     def left(self) -> list[Part]:
         return [part for part in self.parts if part.state != "sent"]
@@ -89,7 +90,8 @@ class ReplySender:
             end = await self._part(attempt, left[0])
         if end is not None:
             return end
-        return outcome.delivered(resent=attempt.resent, status=attempt.status)
+        resent = attempt.resent or any(part.resent for part in attempt.claim.reply.parts)
+        return outcome.delivered(resent=resent, status=attempt.status)
 
     # --- cutting ------------------------------------------------------------------------------------------------
 

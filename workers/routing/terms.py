@@ -2,7 +2,7 @@
 
 `Terms` are made once per worker from its settings and go with every offer to `reserve`; `told_of` says with `settle`
 how a call went. Only a provider's own faults count against it: never a call we stopped, a request it had reason to
-refuse, or a rate limit (that one pauses the model instead).
+refuse, or a rate limit (that one pauses the model instead). A refusal of our account pauses it at once, and for long.
 """
 
 import math
@@ -11,13 +11,23 @@ from collections.abc import Mapping, Sequence
 
 from agents.api import Completion, Headroom
 from shared.config import Settings
-from shared.errors import AgentError, SwitchboardError, UpstreamError, UpstreamRateLimited, UpstreamUnavailable
+from shared.errors import (
+    AccountRejected,
+    AgentError,
+    SwitchboardError,
+    UpstreamError,
+    UpstreamRateLimited,
+    UpstreamUnavailable,
+)
 
 PROVIDERS = ("openai", "anthropic")
 KINDS = ("requests", "tokens", "input", "output")
 """What providers count, in the script's order."""
 TOO_LARGE = "too_large"
 """The call alone needs more tokens than its provider may be asked for in a minute: it will never fit."""
+
+ACCOUNT_PAUSE_S = 300
+"""How long nobody asks a model that refused our key or our money: a person must mend that. Then one call tries."""
 
 
 class Terms:
@@ -41,6 +51,8 @@ def told_of(outcome: Completion | BaseException) -> str:
     """Empty when it says nothing of the provider."""
     if isinstance(outcome, Completion):
         return _words("ok", None, *_heard(outcome.headroom))
+    if isinstance(outcome, AccountRejected):
+        return _words("account", ACCOUNT_PAUSE_S * 1000)
     if not isinstance(outcome, UpstreamUnavailable | UpstreamRateLimited):
         return ""
     pause_ms = None if outcome.retry_after_s is None else outcome.retry_after_s * 1000
@@ -71,6 +83,10 @@ def refused(provider: str, model: str, reason: str, retry_after_s: float) -> Swi
     if reason in ("open", "probing"):
         message = f"{name} has failed too often; it is tried again in {retry_after_s:.1f} s."
         return UpstreamUnavailable(message, provider=provider, retry_after_s=retry_after_s, billed=False)
+    if reason == "account":
+        why = "our key, its money or its right to the model"
+        message = f"{name} refuses our account ({why}); it is tried again in {retry_after_s:.0f} s."
+        return AccountRejected(message, provider=provider, billed=False)
     message = f"{name} takes no more calls for {retry_after_s:.1f} s ({reason})."
     return UpstreamRateLimited(message, provider=provider, retry_after_s=retry_after_s, billed=False)
 

@@ -28,6 +28,7 @@ _ENDPOINT = Endpoint(
     url="https://hooks.example.com/switchboard",
     description="orders",
     event_types=["job.succeeded"],
+    format="switchboard",
     created_us=_AT_US,
     created_by="key:3f9a0c55d1e2",
     disabled_us=None,
@@ -87,7 +88,7 @@ _PART = ReplyPart(
     status="read",
     statuses=[MessageStatus(state="read", at_us=_AT_US, error=None)],
 )
-_WHOLE = DeliveryDetail(**_DELIVERY, body=_RECORD, log=[_LOGGED], parts=[])
+_WHOLE = DeliveryDetail(**_DELIVERY, format="switchboard", body=_RECORD, log=[_LOGGED], parts=[])
 _NEW = NewSecret(secret="whsec_…", overlap_s=86_400)  # noqa: S106 - no secret
 
 _ABOUT = {

@@ -35,7 +35,7 @@ class EndpointsResource(HTTPEndpoint):
         visitor = await console.authenticate(request, tenant=asked_tenant(request))
         body = await body_of(request, EndpointBody, console.settings.max_body_bytes)
         books, tenant = console.deliveries(visitor), tenant_of(visitor)
-        made, secret = await books.create(tenant, body.url, body.description, [*body.event_types], visitor.by)
+        made, secret = await books.create(tenant, body, visitor.by)
         log.info("endpoint_created", of=tenant, endpoint=made.id, by=visitor.by)
         headers = {**_NO_STORE, "location": f"/v1/endpoints/{made.id}"}
         return json_response({**made.resource(), "secret": secret.secret}, 201, headers)

@@ -55,14 +55,21 @@ class Embeddings(OpenAIDialect):
             model=request.model,
             said=tuple(Said("user", text) for text, _ in inputs),
             input_tokens=sum(tokens for _, tokens in inputs),
+            inputs=True,
             extras={"size": size, "base64": request.encoding_format == "base64"},
         )
 
     def answer(self, ask: Ask, rule: Rule, finish: Finish | None) -> Answer:
+        ask.extras["size"] = rule.dimensions or ask.extras["size"]
+        ask.extras["nan_for"] = rule.nan_for
         return Answer((), "stop", Usage(ask.input_tokens, 0))
 
     def whole(self, ask: Ask, answer: Answer, ids: Ids) -> bytes:
-        vectors = [vector(said.text, ask.extras["size"]) for said in ask.said]
+        size, nan_for = ask.extras["size"], ask.extras["nan_for"]
+        broken = struct.pack(f"<{size}f", *[math.nan] * size)
+        vectors = [
+            broken if nan_for is not None and nan_for in said.text else vector(said.text, size) for said in ask.said
+        ]
         values = [b64encode(raw).decode() if ask.extras["base64"] else _floats(raw) for raw in vectors]
         data = [{"object": "embedding", "index": index, "embedding": value} for index, value in enumerate(values)]
         usage = {"prompt_tokens": ask.input_tokens, "total_tokens": ask.input_tokens}
