@@ -155,7 +155,8 @@ def _note(payload: TurnPayload, admission: Admission) -> None:
     context.bind(
         agent=payload.agent,
         job_id=admission.job_id,
-        conversation_id=None if admission.outcome == "replayed" else payload.conversation_id,  # perhaps just made up
+        # perhaps just made up
+        conversation_id=None if outcome == "replayed" else context.conversation(payload.conversation_id),
         trace_id=trace_id(payload.trace),
         outcome=outcome,
     )

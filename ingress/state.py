@@ -79,7 +79,7 @@ class Ingress:
         record = await self.find(tenant, job_id) if is_uuid(job_id) else None
         if record is None:
             raise unknown_job()
-        context.bind(job_id=job_id, agent=record.agent, conversation_id=record.conversation_id)
+        context.bind(job_id=job_id, agent=record.agent, conversation_id=context.conversation(record.conversation_id))
         return record
 
 

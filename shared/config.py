@@ -162,6 +162,9 @@ class Settings(BaseSettings):
 
     credentials_key: SecretStr = SecretStr("")
     """Encrypts channels' credentials: 32 bytes in base64; several with commas, of which the first one encrypts."""
+    erasure_key: SecretStr = SecretStr("")
+    """Makes the hashes by which erased users are known; several with commas while it is replaced, the new one first.
+    `secret` when not given."""
     public_url: HttpUrl | None = None
     """Scheme and host by which callers reach the ingress, where a proxy stands before it."""
 
@@ -288,6 +291,12 @@ class Settings(BaseSettings):
     alert_from: Annotated[str, Field(pattern=r"^[^@\s]+@[^@\s]+$")] = "switchboard@localhost"
     """Sender of e-mails."""
 
+    # forgetting
+    conversation_messages: Positive = 10_000
+    """Messages kept of one conversation; the oldest go first."""
+    user_conversations: Positive = 1_000
+    """Conversations kept of one user; those that were silent for the longest go first."""
+
     # memory
     memory_writer: bool = True
     """Whether a delivery process takes what was said into memory, too; what nobody takes in waits."""
@@ -394,6 +403,11 @@ def _contradictions(settings: Settings) -> list[Fault]:
         name = environment_name("secret")
         words = f"at least {MIN_SECRET_CHARS} characters outside development"
         faults.append(Fault(name, shown(name, secret), words, "$(openssl rand -hex 32)"))
+    erasure = settings.erasure_key.get_secret_value()
+    if any(len(key.strip()) < MIN_SECRET_CHARS for key in erasure.split(",") if erasure):
+        name = environment_name("erasure_key")
+        words = f"at least {MIN_SECRET_CHARS} characters, or several such with commas"
+        faults.append(Fault(name, shown(name, erasure), words, "$(openssl rand -hex 32)"))
     if not are_sealing_keys(sealing := settings.credentials_key.get_secret_value()):
         name = environment_name("credentials_key")
         words = "32 bytes in base64, or several with commas"

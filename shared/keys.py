@@ -43,6 +43,7 @@
     sb:background:leases     zset    `tasks` → Unix ms: what they hold at a provider is given back by whoever takes over
     sb:cache:<tenant>:<hash> string  `<kept at, Unix ms> <answer (JSON)>` of the response cache; expires by itself
     sb:flight:<tenant>:<hash> string token of whoever asks a model for such an answer now; `-`: all ask by themselves
+    sb:erased:<tenant>       string  Unix ms at which a user of the tenant was erased: nothing asked before is kept
     sb:cached:order          zset    answers → kept at, Unix ms: the oldest make room
     sb:cached:sizes          hash    answers → bytes; the empty name: all together
     sb:embedding:open        zset    `<batch> <process> <tenant>` of embeddings under way → Unix ms till others may
@@ -166,6 +167,10 @@ def cached(tenant: str, digest: str) -> str:
 
 def flight(tenant: str, digest: str) -> str:
     return f"sb:flight:{tenant}:{digest}"
+
+
+def erased(tenant: str) -> str:
+    return f"sb:erased:{tenant}"
 
 
 def notify_channel(job_id: str) -> str:

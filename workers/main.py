@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from functools import cached_property
 
 import structlog
@@ -22,6 +22,7 @@ from shared.wire import TurnPayload
 from workers.cache.flight import Cache
 from workers.cache.opened import open_cache
 from workers.embeddings.query import QueryEmbedder, recollection
+from workers.erasure.subjects import Subjects
 from workers.ledger import prices, tokens
 from workers.ledger.book import Amount
 from workers.ledger.purse import Answer, Offer, Purse, Settlement
@@ -85,19 +86,22 @@ async def open_worker(settings: Settings) -> AsyncIterator[LeaseWorker]:
         tokens.load()
         cache = await stack.enter_async_context(open_cache(settings, commands, deployment=mine.id))
         desk = _Desk(cache, Begun(commands))
+        store = TurnStore(pool, subjects := Subjects.of(settings, mine.id))
         desk.embedding = await stack.enter_async_context(recollection(settings, pool, prices.shipped()))
-        money = await stack.enter_async_context(_open_money(settings, commands, pool, desk))
-        worker = _wire(settings, commands, pool, agents, models, desk, money)
+        money = await stack.enter_async_context(_open_money(settings, commands, pool, store, desk))
+        worker = _wire(settings, commands, agents, models, desk, money, store, _drains(commands, pool, subjects, desk))
         await stack.enter_async_context(observed(settings, worker, commands, pool))
         stack.push_async_callback(worker.close)
         yield worker
 
 
 @contextlib.asynccontextmanager
-async def _open_money(settings: Settings, commands: Commands, pool: Pool, till: Till) -> AsyncIterator[Money]:
+async def _open_money(
+    settings: Settings, commands: Commands, pool: Pool, store: TurnStore, till: Till
+) -> AsyncIterator[Money]:
     """What the worker needs to spend money; at the end it waits for rows that are still to be posted."""
     recount = Recount(commands, pool, lease_s=settings.lease_s)
-    late = LateRows(commands, TurnStore(pool), lease_s=settings.lease_s)
+    late = LateRows(commands, store, lease_s=settings.lease_s)
     await recount.start()
     try:
         yield Money(prices.shipped(), DeploymentBudgets.of(settings), till, recount.opened, late)
@@ -125,23 +129,33 @@ async def observed(settings: Settings, worker: LeaseWorker, commands: Commands, 
 def _wire(
     settings: Settings,
     commands: Commands,
-    pool: Pool,
     agents: Mapping[str, Agent],
     models: Mapping[str, OpenModel],
     desk: "_Desk",
     money: Money,
+    store: TurnStore,
+    drain: Callable[[], Awaitable[None]],
 ) -> LeaseWorker:
     runner = TurnRunner(
         settings,
         agents=agents,
         models=models,
         money=money,
-        store=TurnStore(pool),
+        store=store,
         desk=desk,
         commands=commands,
         leaving=lambda: desk.worker.leaving,
     )
-    ends, inbox = EndsWriter(commands, pool, on_end=desk.ended), InboxWriter(commands, pool)
+    desk.worker = chat_worker(
+        commands.redis, settings, turn=runner, unrunnable=runner.unrunnable, on_ends_waiting=drain
+    )
+    return desk.worker
+
+
+def _drains(commands: Commands, pool: Pool, subjects: Subjects, desk: "_Desk") -> Callable[[], Awaitable[None]]:
+    """Takes to Postgres what waits for it in Redis."""
+    ends = EndsWriter(commands, pool, subjects, on_end=desk.ended)
+    inbox = InboxWriter(commands, pool, subjects)
 
     async def drain() -> None:
         try:
@@ -149,10 +163,7 @@ def _wire(
         finally:
             await inbox.drain()
 
-    desk.worker = chat_worker(
-        commands.redis, settings, turn=runner, unrunnable=runner.unrunnable, on_ends_waiting=drain
-    )
-    return desk.worker
+    return drain
 
 
 class _Desk:

@@ -59,7 +59,7 @@ async def visible(ingress: Ingress, tenant: str, response_id: str) -> JobRecord:
     record = await find(ingress, tenant, job_id) if job_id else None
     if record is None or record.forgotten:
         raise unknown_response(response_id)
-    context.bind(job_id=record.id, agent=record.agent, conversation_id=record.conversation_id)
+    context.bind(job_id=record.id, agent=record.agent, conversation_id=context.conversation(record.conversation_id))
     return record
 
 

@@ -46,6 +46,7 @@ from ops.console.routes.deliveries import (
 )
 from ops.console.routes.health import live, ready
 from ops.console.routes.metrics import metrics, metrics_targets
+from ops.console.routes.profiles import FactResource, FactsResource, ProfileResource
 from ops.console.routes.queues import list_queues
 from ops.console.routes.tenants import (
     KeyResource,
@@ -56,16 +57,18 @@ from ops.console.routes.tenants import (
     enable_tenant,
     list_changes,
 )
-from ops.console.routes.users import FactResource, FactsResource, ProfileResource
+from ops.console.routes.users import UserResource, erase_conversation, export_user, get_erasure, list_users
 from ops.console.state import Console, KeyBooks
 from ops.console.upkeep import kept_up
 from ops.dead.desk import Desk
 from ops.deliveries.books import DeliveryBooks
 from ops.deliveries.gate import Gate
+from ops.profiles.books import ProfileBooks
 from ops.tenants.books import TenantBooks
 from ops.usage.books import UsageBooks
 from ops.usage.route import show_usage
 from ops.users.books import UserBooks
+from ops.users.errands import Errands, erasing
 from shared import deployment, telemetry
 from shared.config import Settings
 from shared.db import Pool, open_pool
@@ -87,6 +90,7 @@ async def index(_request: Request) -> Response:
         "deliveries": "/v1/deliveries",
         "alerts": "/v1/alerts",
         "alert_events": "/v1/alert-events",
+        "users": "/v1/users",
         "metrics": "/metrics",
         "openapi": "/openapi.json",
         "docs": "/docs",
@@ -136,6 +140,11 @@ ROUTES = [
     Route("/v1/alerts/{name}", AlertResource),
     Route("/v1/alerts/{name}/test", test_alert, methods=["POST"]),
     Route("/v1/alert-events", list_alert_events),
+    Route("/v1/users", list_users),
+    Route("/v1/users/{user_id}", UserResource),
+    Route("/v1/users/{user_id}/export", export_user),
+    Route("/v1/conversations/{conversation_id}", erase_conversation, methods=["DELETE"]),
+    Route("/v1/erasures/{erasure_id}", get_erasure),
 ]
 
 
@@ -182,8 +191,12 @@ async def opened(settings: Settings) -> AsyncIterator[Console]:
         names = sorted({settings.queue, *(agent.queue for agent in agents.values())})
         books = ops_pool if of_all.books.sees_all else None
         if books is not None:
-            await closing.enter_async_context(kept_up(books))
+            everybodys = await closing.enter_async_context(erasing(settings, commands, books))
+            await closing.enter_async_context(kept_up(settings, books, everybodys))
         await closing.enter_async_context(vitals(lambda: [commands], lambda: [*{pool, ops_pool}]))
+        users = UserBooks(pool)
+        errands = Errands(users, await closing.enter_async_context(erasing(settings, commands, pool)))
+        closing.push_async_callback(errands.aclose)
         gate = Gate(settings)
         closing.callback(gate.close)
         yield Console(
@@ -198,7 +211,9 @@ async def opened(settings: Settings) -> AsyncIterator[Console]:
             of_all=of_all,
             tenants=TenantBooks(pool, books, commands, agents),
             channels=ChannelBooks(pool, books, commands, Sealer(settings.credentials_key.get_secret_value()), agents),
-            users=UserBooks(pool),
+            profiles=ProfileBooks(pool),
+            users=users,
+            errands=errands,
             usage_of_tenant=await UsageBooks.over(pool),
             usage_of_all=await UsageBooks.over(ops_pool),
             deliveries_of_tenant=await DeliveryBooks.over(pool, settings, gate),

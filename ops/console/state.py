@@ -16,9 +16,11 @@ from ops.channels.books import ChannelBooks
 from ops.console.load import Load
 from ops.dead.desk import Desk
 from ops.deliveries.books import DeliveryBooks
+from ops.profiles.books import ProfileBooks
 from ops.tenants.books import TenantBooks
 from ops.usage.books import UsageBooks
 from ops.users.books import UserBooks
+from ops.users.errands import Errands
 from shared.config import Settings
 from shared.db import Pool
 from shared.errors import Forbidden, InvalidRequest
@@ -67,7 +69,9 @@ class Console:
     of_all: Desk
     tenants: TenantBooks
     channels: ChannelBooks
+    profiles: ProfileBooks
     users: UserBooks
+    errands: Errands
     usage_of_tenant: UsageBooks
     usage_of_all: UsageBooks
     deliveries_of_tenant: DeliveryBooks

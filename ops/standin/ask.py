@@ -39,10 +39,10 @@ class Ask:
     stream: bool = False
     wants_tools: bool = False
     """Tools are offered and not forbidden."""
-    wants_json: bool = False
-    """The reply is to be JSON."""
     inputs: bool = False
     """`said` are texts by themselves, no conversation."""
+    wants_json: bool = False
+    """The reply is to be JSON."""
     extras: dict[str, Any] = field(default_factory=dict)
     """What only the dialect itself understands, e.g. request fields that it echoes."""
 

@@ -1,60 +1,90 @@
-"""What `switchboard users` does: open Postgres, act, print."""
+"""What `switchboard users` does: open the two servers, act, print."""
 
-from collections.abc import Awaitable, Callable, Sequence
+import sys
+from collections.abc import Awaitable, Callable
 
 from ops.deliveries.show import Printer, note
-from ops.deliveries.terminal import checked, opened, said, user
-from ops.tenants.terminal import patch_of
-from ops.users.asks import FactBody, ProfileBody
-from ops.users.books import UserBooks
-from ops.users.records import Profile
+from ops.deliveries.terminal import said, user
+from ops.users.books import Erasure, User, UserBooks
+from ops.users.errands import Errands, erasing
+from shared import deployment
 from shared.config import Settings
+from shared.db import open_pool
+from shared.redis import Commands, connect
 
-_ENTRIES = ("entry", "value", "by", "at", "sources")
-_FACTS = ("topic", "text", "valid_from", "valid_to", "told_by", "conversation_id", "id")
+_USERS = ("id", "tenant", "created_at", "profile")
+_ERASURE = ("id", "tenant", "kind", "state", "counts", "erased_before", "done_at")
+PAGE = 200
+ERASED_WITHIN_S = 3_600.0
 
 
-def run(settings: Settings, who: tuple[str, str], action: "Callable[[Terminal], Awaitable[int]]", *, json: bool) -> int:
-    """The action's exit code; `who` is tenant and user. Raises SwitchboardError for what is not about the request."""
+def run(settings: Settings, action: "Callable[[Terminal], Awaitable[int]]", *, json: bool) -> int:
+    """The action's exit code. Raises SwitchboardError in one line for what is not about the request."""
 
     async def act() -> int:
-        async with opened(settings) as (pool, _):
-            return await action(Terminal(UserBooks(pool), who, Printer(json=json)))
+        pool = await open_pool(
+            settings.ops_database_url or settings.database_url,
+            2,
+            environment=settings.environment,
+            prepared_statements=settings.db_prepared_statements,
+        )
+        commands = Commands(connect(settings.redis_url, max_connections=2))
+        try:
+            await deployment.claim(commands, pool, settings.environment)
+            async with erasing(settings, commands, pool) as eraser:
+                books = UserBooks(pool)
+                errands = Errands(books, eraser)
+                try:
+                    return await action(Terminal(books, errands, Printer(json=json)))
+                finally:
+                    await errands.aclose()
+        finally:
+            await commands.aclose()
+            await pool.close()
 
     return said(act)
 
 
 class Terminal:
-    def __init__(self, books: UserBooks, who: tuple[str, str], printer: Printer) -> None:
-        self._books, self._who, self._printer = books, who, printer
+    def __init__(self, books: UserBooks, errands: Errands, printer: Printer) -> None:
+        self._books, self._errands, self._printer = books, errands, printer
 
-    async def show_profile(self) -> int:
-        return self._print(await self._books.profile(*self._who))
-
-    async def set_profile(self, assignments: Sequence[str]) -> int:
-        body = checked(ProfileBody, patch_of(assignments, None))
-        return self._print(await self._books.change_profile(*self._who, body, user()))
-
-    async def erase_profile(self) -> int:
-        return self._print(await self._books.erase_profile(*self._who, user()))
-
-    async def list_facts(self, *, past: bool) -> int:
-        found = await self._books.facts(*self._who, past=past)
-        self._printer.rows([fact.resource() for fact in found], _FACTS)
+    async def list(self, tenant: str, limit: int) -> int:
+        found: list[User] = []
+        after: str | None = None
+        while len(found) < limit:
+            page = await self._books.page(tenant, after, min(PAGE, limit - len(found)))
+            found += page
+            if len(page) < PAGE:
+                break
+            after = page[-1].id
+        self._printer.rows([one.resource() for one in found], _USERS)
         return 0
 
-    async def set_fact(self, topic: str, text: str) -> int:
-        asked = checked(FactBody, {"text": text})
-        fact = await self._books.put_fact(*self._who, topic, asked.text, user())
-        self._printer.rows([fact.resource()], _FACTS)
+    async def show(self, tenant: str, user_id: str) -> int:
+        self._printer.one((await self._books.find(tenant, user_id)).resource())
         return 0
 
-    async def erase_facts(self, topic: str | None) -> int:
-        erased = await self._books.erase_facts(*self._who, topic)
-        note(f"{erased} erased")
+    async def export(self, tenant: str, user_id: str) -> int:
+        await self._books.find(tenant, user_id)
+        async for row in self._books.rows(tenant, user_id):
+            sys.stdout.write(row.decode())
         return 0
 
-    def _print(self, profile: Profile) -> int:
-        entries = profile.resource()["entries"]
-        self._printer.rows([{"entry": name, **entry} for name, entry in entries.items()], _ENTRIES)
+    async def erase(self, tenant: str, user_id: str | None, conversation: str | None) -> int:
+        """1: it is not done yet, for want of a worker that ends what runs; the console goes on with it."""
+        if user_id is not None:
+            done = await self._errands.erase_user(tenant, user_id, user(), within_s=ERASED_WITHIN_S)
+        else:
+            done = await self._errands.erase_conversation(tenant, conversation or "", user(), within_s=ERASED_WITHIN_S)
+        self._printer.rows([done.resource()], _ERASURE)
+        return _told(done)
+
+
+def _told(erasure: Erasure) -> int:
+    if erasure.done:
+        if not erasure.counts:
+            note("there was nothing: is the name right?")
         return 0
+    note("it is not done yet: the console goes on with it, or the same command again")
+    return 1

@@ -150,7 +150,8 @@ end
 local function end_taken_in(id, outcome, result_ttl_s)
   for _, entry in ipairs(redis.call('LRANGE', 'sb:taken:' .. id, 0, -1)) do
     local state, other = string.match(entry, '^(%a+) (%S+)')
-    if state == 'merged' then
+    if redis.call('EXISTS', 'sb:job:' .. other) == 0 then -- erased meanwhile: it must not come back
+    elseif state == 'merged' then
       if #outcome > 0 then redis.call('HSET', 'sb:job:' .. other, unpack(outcome)) end
       announce_end(other, result_ttl_s)
     else

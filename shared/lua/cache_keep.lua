@@ -1,8 +1,9 @@
 #!lua
 -- Keep an answer and end its flight. All kept answers together never take more than `most` bytes, by our own count: the
 -- oldest make room. Count, room and answer change in one call, so that no two workers can fill the same room.
--- KEYS  1 answer · 2 flight · 3 order (kept at, Unix ms) · 4 sizes (bytes by answer; '' all together)
--- ARGV  1 token · 2 answer (JSON) · 3 keep_ms · 4 most (bytes)
+-- Nor is anything kept that was asked for before somebody of the tenant was erased: it may say what that one said.
+-- KEYS  1 answer · 2 flight · 3 order (kept at, Unix ms) · 4 sizes (bytes by answer; '' all together) · 5 erased at
+-- ARGV  1 token · 2 answer (JSON) · 3 keep_ms · 4 most (bytes) · 5 ms since it was asked for
 -- Returns {bytes kept now, answers that made room}
 local OVERHEAD = 300 -- bytes that an answer takes besides its texts; a test holds this against MEMORY USAGE
 local ROUNDED = 1.25 -- by how much the server's allocator may round a text up
@@ -31,7 +32,8 @@ while oldest and used + size > most do
   oldest = redis.call('ZRANGE', order, 0, 0)[1]
 end
 if not oldest then used = 0 end
-if size <= most then
+local erased_ms = tonumber(redis.call('GET', KEYS[5]) or 0)
+if size <= most and now_ms - tonumber(ARGV[5]) > erased_ms then
   used = used + size
   redis.call('SET', answer, value, 'PX', ARGV[3])
   redis.call('ZADD', order, now_ms, answer)

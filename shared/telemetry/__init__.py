@@ -8,13 +8,14 @@ docs/observability.md.
 import asyncio
 
 from shared.config import Settings
-from shared.telemetry import logs, reports
+from shared.telemetry import context, logs, reports
 
 FLUSH_S = 2.0
 
 
 def configure(settings: Settings) -> None:
     """Calling it again changes level and form of the lines."""
+    context.configure(settings.erasure_key.get_secret_value() or settings.secret.get_secret_value())
     reports.configure(settings)
     logs.configure(settings)
 

@@ -5,6 +5,8 @@ another's context, use `structlog.contextvars` instead, whose fields are put bac
 line and every report.
 """
 
+import hashlib
+import re
 from contextvars import ContextVar
 from typing import Any
 
@@ -12,6 +14,22 @@ import structlog
 from structlog.typing import EventDict
 
 _request: ContextVar[dict[str, Any]] = ContextVar("request")
+_OURS = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}").fullmatch
+_key = b""
+
+
+def configure(secret: str) -> None:
+    """`secret` makes the digests of `conversation`: the same in every process of a deployment."""
+    global _key  # noqa: PLW0603 - of the process
+    _key = hashlib.sha256(secret.encode()).digest()
+
+
+def conversation(conversation_id: str) -> str:
+    """As lines and reports may name it, which outlive their users: an id of ours as it is; one that a caller or a
+    messenger chose may name somebody, and is a digest, the same every time: `~0123456789ab`."""
+    if _OURS(conversation_id):
+        return conversation_id
+    return "~" + hashlib.blake2b(conversation_id.encode(errors="replace"), key=_key, digest_size=6).hexdigest()
 
 
 def begin(**fields: Any) -> None:

@@ -23,8 +23,8 @@ SELECT stale, channel FROM change_channel($1, $2, $3, $4, $5, $6)
 SELECT remove_channel($1, $2, $3) AS channel
 
 -- name: note_inbound
--- Statuses and what else came in: $1 tenant, $2 rows (JSON array). How many were given.
-SELECT note_inbound($1, $2) AS noted
+-- Statuses and what else came in: $1 tenant, $2 rows (JSON array). How many were written.
+SELECT note_inbound($1, unless_erased_inbound($1, $2)) AS noted
 
 -- name: list_inbound_kept
 -- What came in and is no message (JSON), the newest first: $1 tenant, $2 channel, $3 limit.

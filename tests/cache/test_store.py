@@ -197,3 +197,13 @@ async def test_a_queue_short_of_memory_is_given_nothing_to_keep(private_director
         await commands.aclose()
     finally:
         server.child.stop()
+
+
+async def test_an_answer_asked_for_before_somebody_was_erased_is_not_kept(stores: Stores, commands: Commands) -> None:
+    store = stores()
+    seconds, us = await commands.run("TIME")
+    await commands.run("SET", keys.erased("acme"), seconds * 1000 + us // 1000)
+    await store.keep(a_question(tenant="acme"), "me", an_answer(), age_s=5.0)
+    assert await store.stale(a_question(tenant="acme")) is None
+    await store.keep(a_question(tenant="other"), "me", an_answer(), age_s=5.0)
+    assert await store.stale(a_question(tenant="other")) == an_answer()

@@ -21,6 +21,7 @@ from tests.channels.providers import WhatsApp
 from tests.channels.test_intake import execute
 from tests.conftest import Database, Eventually
 from tests.ingress.harness import Running
+from workers.erasure.subjects import Subjects
 from workers.main import open_worker
 from workers.maintenance.inbox import UNREADABLE, InboxWriter
 
@@ -120,7 +121,7 @@ async def test_the_same_thing_is_kept_once_and_counted(
     for _ in range(3):
         await whatsapp.deliver(strange)
     commands = Commands(connect(running.settings.redis_url))
-    await InboxWriter(commands, app).drain()
+    await InboxWriter(commands, app, Subjects([b"k" * 32])).drain()
     await commands.aclose()
     [kept] = await books.kept("a", whatsapp.channel_id, 10)
     assert (kept.reason, kept.times, kept.payload["type"]) == ("hologram", 3, "hologram")
@@ -154,7 +155,7 @@ async def test_one_that_cannot_be_written_holds_up_nobody(running: Running, redi
     good = [{"channel": "ch-1", "digest": "d", "reason": "r", "payload": {}, "received_us": now_us()}]
     await redis.xadd(keys.INBOX, {"tenant": "a", "rows": json.dumps(good)})
     commands = Commands(connect(running.settings.redis_url))
-    await InboxWriter(commands, app).drain()
+    await InboxWriter(commands, app, Subjects([b"k" * 32])).drain()
     await commands.aclose()
     assert await redis.xlen(keys.INBOX) == 0
     assert await redis.xlen(UNREADABLE) == 2

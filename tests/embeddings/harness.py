@@ -23,8 +23,10 @@ from workers.embeddings.catalog import Shelf
 from workers.embeddings.money import Cashier
 from workers.embeddings.upkeep import Upkeep
 from workers.embeddings.writer import EmbeddingWriter
+from workers.erasure.subjects import Subjects
 from workers.ledger import prices
 
+SUBJECTS = Subjects([b"k" * 32])
 SMALL = "openai:text-embedding-3-small"
 SHORT = "openai:text-embedding-3-small@256"
 FREE = {f"{name}_usd": "none" for name in ("user_month", "tenant_month", "conversation", "day")}
@@ -75,7 +77,7 @@ class Memory:
     async def process(self) -> AsyncIterator[Process]:
         commands = Commands(connect(self.settings.redis_url))
         books, shelf = EmbeddingBooks(self.ops), Shelf(self.settings)
-        cashier = Cashier(self.settings, commands, self.ops, prices.shipped)
+        cashier = Cashier(self.settings, commands, self.ops, SUBJECTS, prices.shipped)
         writer = EmbeddingWriter(books, shelf, cashier, VectorCache(self.settings.embedding_cache_bytes))
         try:
             yield Process(Upkeep(books, writer, cashier), writer, cashier, books, commands)

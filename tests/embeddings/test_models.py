@@ -11,7 +11,7 @@ from ops.cli import app
 from shared.config import environment_name
 from shared.errors import ConfigError
 from tests.conftest import Database, Eventually
-from tests.embeddings.harness import SHORT, SMALL, Memory, Process
+from tests.embeddings.harness import SHORT, SMALL, SUBJECTS, Memory, Process
 from workers.embeddings import upkeep
 from workers.embeddings.catalog import Known, read_name
 
@@ -119,10 +119,10 @@ async def test_filling_goes_on_where_a_killed_process_left_off(
 async def test_the_first_model_comes_from_the_settings(memory: Memory) -> None:
     await memory.admin.execute("DELETE FROM embedding_models")
     both = memory.settings.model_copy(update={"embedding_model": SHORT})
-    async with upkeep.embedding(both, memory.commands, memory.ops):
+    async with upkeep.embedding(both, memory.commands, memory.ops, SUBJECTS):
         assert await states(memory) == {SHORT: "active"}
     other = memory.settings.model_copy(update={"embedding_model": SMALL})
-    async with upkeep.embedding(other, memory.commands, memory.ops):
+    async with upkeep.embedding(other, memory.commands, memory.ops, SUBJECTS):
         assert await states(memory) == {SHORT: "active"}, "changed by command, never by a setting"
 
 

@@ -11,7 +11,7 @@ from shared.db import open_pool
 from shared.tenants import read_settings
 from shared.wire import TurnPayload
 from tests.conftest import Database, _eventually
-from tests.embeddings.harness import SHORT, SMALL, Memory
+from tests.embeddings.harness import SHORT, SMALL, SUBJECTS, Memory
 from tests.queue.harness import QUEUE, Bench
 from workers.embeddings import query
 from workers.embeddings.query import Late, QueryEmbedder, QueryVector
@@ -52,7 +52,7 @@ async def asking(memory: Memory, database: Database) -> AsyncIterator[Asking]:
         await bench.join("w1")
         job_id = await bench.accept("c1")
         (claimed,) = await bench.claim("w1")
-        store = TurnStore(pool)
+        store = TurnStore(pool, SUBJECTS)
         purse, late = Purse(bench.commands, QUEUE), LateRows(bench.commands, store, lease_s=1.0)
         money = Money(prices.shipped(), DeploymentBudgets.of(memory.settings), purse, _never, late)
         payload = TurnPayload(job_id=job_id, tenant="acme", agent="support", conversation_id="c1", message="?")

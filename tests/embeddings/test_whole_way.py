@@ -6,6 +6,7 @@ from ops.stack.standin import Standin
 from shared.config import Settings
 from shared.db import open_pool
 from tests.conftest import Database, Eventually
+from tests.embeddings.harness import SUBJECTS
 from tests.turn.deployment import Deployment
 from workers.embeddings.api import halfvec
 from workers.embeddings.local import NAME, LocalEmbedder
@@ -31,7 +32,7 @@ async def test_what_was_said_is_found_by_its_meaning(
     )
     ops = await open_pool(database.ops, 4, environment="development")
     async with Deployment.open(settings, database, standin) as deployment:
-        async with writing(ops), embedding(settings, deployment.commands, ops):
+        async with writing(ops), embedding(settings, deployment.commands, ops, SUBJECTS):
             async with deployment.worker():
                 for text in (PUPPY, *OTHERS):
                     record = await deployment.ended(await deployment.say(text))

@@ -43,8 +43,9 @@ def sums_of(rows: Iterable[Mapping[str, Any]]) -> dict[str, tuple[int, int]]:
     for row in rows:
         at = datetime.fromtimestamp((row["call_id"].int >> 80) / 1000, UTC)
         tenant, day, month = row["tenant_id"], f"{at:%Y%m%d}", f"{at:%Y%m}"
-        names = [f"conv:{tenant}:{row['conversation_id']}", f"day:{tenant}:{day}", f"month:{tenant}:{month}"]
-        names += [f"all-day:{day}", f"all-month:{month}"]
+        names = [f"day:{tenant}:{day}", f"month:{tenant}:{month}", f"all-day:{day}", f"all-month:{month}"]
+        if row["conversation_id"]:  # else it was erased
+            names.append(f"conv:{tenant}:{row['conversation_id']}")
         if row["user_id"] is not None:
             names.append(f"user:{tenant}:{month}:{row['user_id']}")
         for name in names:

@@ -16,6 +16,7 @@ from sql import queries
 from tests.conftest import Database, Eventually
 from tests.ledger.agreement import disagreements, read_counters
 from tests.ledger.rows import a_row
+from workers.erasure.subjects import Subjects
 from workers.ledger.recount import Recount
 from workers.turn.late import LateRows
 from workers.turn.store import TurnStore
@@ -161,7 +162,7 @@ async def test_it_waits_for_open_calls_and_for_rows_that_only_a_worker_knows(
 
     await eventually(looked)
     assert not opening.done()
-    late = LateRows(commands, TurnStore(pool), lease_s=LEASE_S)
+    late = LateRows(commands, TurnStore(pool, Subjects([b"k" * 32])), lease_s=LEASE_S)
     late.post("alpha", [a_row("01a1fd27-60c5-74e7-b4ff-4d8275004fae", cost_nano_usd=5)])
     await late.aclose()
     await commands.run("ZREM", keys.UNPOSTED, "some-worker")

@@ -34,6 +34,8 @@ async def jobs(owner: Pool, ops: Pool, commit: Any) -> dict[str, str]:
         await owner.execute(queries["switch_tenant"], tenant, False, "test")
         await owner.fetchval(queries["create_channel"], tenant, CHANNELS[tenant], jsonb(a_channel()), "sealed", "test")
         await owner.fetchval(queries["note_inbound"], tenant, jsonb(brought(CHANNELS[tenant])))
+        nobody = "0" * 32
+        await owner.fetchrow(queries["begin_erasure"], tenant, nobody, "sealed", "test", None, [], [nobody], 1, 60)
         done[tenant] = turn["job_id"]
     return done
 

@@ -24,14 +24,14 @@ async def test_the_lines_of_a_request_and_its_job_lead_to_each_other(
     traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
     async with ingress.client() as client, deployment.worker():
         client.headers.update({"x-request-id": "r-1", "traceparent": traceparent})
-        job = await accepted(client, conversation_id="c-1", user_id="ada")
+        job = await accepted(client, user_id="ada")
         record = await deployment.ended(job["id"])
     (request,) = lines.all("request")
     (line,) = lines.all("job")
     for name, value in {
         "request_id": "r-1",
         "job_id": job["id"],
-        "conversation_id": "c-1",
+        "conversation_id": job["conversation_id"],
         "tenant": TENANT,
         "agent": "support",
         "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
@@ -51,6 +51,21 @@ async def test_the_lines_of_a_request_and_its_job_lead_to_each_other(
     assert (line["cost_usd"], line["code"], bool(line["worker"])) == (record.resource()["cost_usd"], None, True)
     assert 0 <= line["waited_ms"] <= line["first_token_ms"] <= line["total_ms"]
     assert line["duration_ms"] <= line["total_ms"]
+
+
+async def test_a_conversation_whose_name_somebody_chose_is_a_digest_in_every_line(
+    ingress: Running, deployment: Deployment, lines: Lines
+) -> None:
+    """It may be an e-mail address or a telephone number, and lines outlive whoever is erased."""
+    async with ingress.client() as client, deployment.worker():
+        for text in ("one", "two"):
+            job = await accepted(client, text, conversation_id="ada@example.com", user_id="ada")
+            await deployment.ended(job["id"])
+            await client.get(f"/v1/jobs/{job['id']}")
+    named = {line["conversation_id"] for event in ("request", "job") for line in lines.all(event)}
+    assert len(named) == 1
+    assert named.pop().startswith("~")
+    assert "example.com" not in lines.text
 
 
 async def test_a_refused_request_names_its_problem(ingress: Running, lines: Lines) -> None:

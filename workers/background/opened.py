@@ -15,6 +15,7 @@ from shared.redis import Commands
 from workers.background.money import Clerk, Till
 from workers.background.runner import Runner
 from workers.background.tasks import TaskStore
+from workers.erasure.subjects import Subjects
 from workers.ledger import prices, tokens
 from workers.ledger.purse import Purse
 from workers.ledger.recount import Recount
@@ -29,7 +30,7 @@ log = structlog.get_logger("memory")
 
 
 @contextlib.asynccontextmanager
-async def memory_minded(settings: Settings, commands: Commands, pool: Pool) -> AsyncIterator[None]:
+async def memory_minded(settings: Settings, commands: Commands, pool: Pool, subjects: Subjects) -> AsyncIterator[None]:
     """Tasks are worked off while the block lasts; `pool` is of the role switchboard_ops."""
     clerk = Clerk(settings.memory_models.split(","))
     if settings.memory_tasks == 0:
@@ -45,7 +46,7 @@ async def memory_minded(settings: Settings, commands: Commands, pool: Pool) -> A
             yield
             return
         await asyncio.to_thread(tokens.load)
-        store = TurnStore(pool)
+        store = TurnStore(pool, subjects)
         money = await stack.enter_async_context(_opened_money(settings, commands, pool, store))
         till = Till(commands, money, store, Providers.of(settings, models), clerk)
         running = asyncio.create_task(Runner(settings, TaskStore(pool), till).run())

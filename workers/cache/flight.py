@@ -116,6 +116,7 @@ class Cache:
         self._leading[token] = question
         if self._holder is None or self._holder.done():
             self._holder = asyncio.ensure_future(self._hold())
+        asked_s = time.monotonic()
         try:
             completion, answer = await _asked(question, ask)
         finally:
@@ -123,14 +124,15 @@ class Cache:
         if answer is None:
             self._tell(self._store.land(question, token, shareable=False))
             return completion, "alone"
-        self._tell(self._store.keep(question, token, answer))
+        self._tell(self._store.keep(question, token, answer, age_s=time.monotonic() - asked_s))
         return completion, answer
 
     async def _alone(self, question: Question, ask: Ask) -> Completion:
         """Without waiting and without being waited for; a good answer is for the others all the same."""
+        asked_s = time.monotonic()
         completion, answer = await _asked(question, ask)
         if answer is not None:
-            self._tell(self._store.keep(question, "", answer))
+            self._tell(self._store.keep(question, "", answer, age_s=time.monotonic() - asked_s))
         return completion
 
     async def _hold(self) -> None:

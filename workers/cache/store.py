@@ -4,6 +4,7 @@ Nothing here raises for a server that is away, full or slow: then there is no an
 failure the server is left alone for a second, so that an outage costs a turn no time.
 """
 
+import math
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Literal, TypeAlias
@@ -83,14 +84,16 @@ class AnswerStore:
         argv: list[Argument] = [int(self.lease_s * 1000), *flights]
         await self._tried(lambda: _hold(self._commands, names, argv))
 
-    async def keep(self, question: Question, token: str, answer: Answer) -> None:
-        """Keep `answer` for whoever asks next, and end the flight; only the latter where there is no room."""
+    async def keep(self, question: Question, token: str, answer: Answer, *, age_s: float = 0.0) -> None:
+        """Keep `answer` for whoever asks next, and end the flight; only the latter where there is no room, and where
+        somebody of the tenant was erased since it was asked for, `age_s` ago."""
         if self._room is not None and not await self._tried(self._room.there):
             await self.land(question, token)
             return
         names = [_answer(question), _flight(question), keys.CACHED_ORDER, keys.CACHED_SIZES]
+        names.append(keys.erased(question.tenant))
         keep_ms = (question.ttl_s + self._stale_s) * 1000
-        argv: list[Argument] = [token, msgspec.json.encode(answer), keep_ms, self._max_bytes]
+        argv: list[Argument] = [token, msgspec.json.encode(answer), keep_ms, self._max_bytes, math.ceil(age_s * 1000)]
         kept: list[int] | None = await self._tried(lambda: _keep(self._commands, names, argv))
         if kept is not None:
             metrics.cache_bytes.set(kept[0])

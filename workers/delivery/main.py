@@ -33,6 +33,7 @@ from workers.delivery.resolve import Lookup, Resolver
 from workers.delivery.send import Sender
 from workers.delivery.signing import Signer
 from workers.embeddings.upkeep import embedding
+from workers.erasure.subjects import Subjects
 from workers.memory.writer import writing
 from workers.probes import serving
 from workers.replies.books import PartBooks
@@ -75,17 +76,17 @@ async def open_courier(settings: Settings, *, lookup: Lookup | None = None) -> A
             log.warning("redis.unsafe", fault=fault)
         pool = await _all_seeing_pool(settings)
         stack.push_async_callback(pool.close)
-        await deployment.claim(commands, pool, settings.environment)
-        signer = Signer.of(settings, (await deployment.of_database(pool)).id)
+        mine = await deployment.claim(commands, pool, settings.environment)
+        signer, subjects = Signer.of(settings, mine.id), Subjects.of(settings, mine.id)
         sender = _sender(stack, settings, signer, _replies(stack, settings, pool), lookup)
         courier = Courier(_books(settings, pool), sender, slots=settings.delivery_concurrency)
         await stack.enter_async_context(vitals(lambda: [commands], lambda: [pool]))
         address = await stack.enter_async_context(serving(settings, lambda: ("courier", courier.state), pool))
         await stack.enter_async_context(announced(commands, NAME, address))
-        await stack.enter_async_context(memory_minded(settings, commands, pool))
+        await stack.enter_async_context(memory_minded(settings, commands, pool, subjects))
         if settings.memory_writer:
             await stack.enter_async_context(writing(pool))
-            await stack.enter_async_context(embedding(settings, commands, pool))
+            await stack.enter_async_context(embedding(settings, commands, pool, subjects))
         typist = Typist(commands, pool, Channels(settings))
         stack.push_async_callback(typist.aclose)
         beside = [

@@ -22,6 +22,7 @@ from workers.embeddings.cache import VectorCache
 from workers.embeddings.catalog import Shelf, floor_of, read_name
 from workers.embeddings.money import Cashier
 from workers.embeddings.writer import BATCH, EmbeddingWriter
+from workers.erasure.subjects import Subjects
 from workers.ledger import prices
 
 log = structlog.get_logger("embeddings")
@@ -120,13 +121,13 @@ class Upkeep:
 
 
 @contextlib.asynccontextmanager
-async def embedding(settings: Settings, commands: Commands, pool: Pool) -> AsyncIterator[Upkeep]:
+async def embedding(settings: Settings, commands: Commands, pool: Pool, subjects: Subjects) -> AsyncIterator[Upkeep]:
     """The loop, for as long as the block lasts. `pool` is of the role switchboard_ops.
 
     A deployment that has no model yet gets the one of its settings; later changes are `switchboard memory models`.
     """
     books, shelf = EmbeddingBooks(pool), Shelf(settings)
-    cashier = Cashier(settings, commands, pool, prices.shipped)
+    cashier = Cashier(settings, commands, pool, subjects, prices.shipped)
     upkeep = Upkeep(books, EmbeddingWriter(books, shelf, cashier, VectorCache(settings.embedding_cache_bytes)), cashier)
     await _begin(settings, books)
     loop = asyncio.create_task(upkeep.run())

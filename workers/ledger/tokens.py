@@ -94,7 +94,7 @@ def count(text: str, model: str = "") -> int:
     return _expected_by_claude(tokens) if _is_claude(model) else tokens
 
 
-def cut(text: str, model: str, limit: int) -> str:
+def beginning(text: str, model: str, limit: int) -> str:
     """The beginning of `text` that has at most `limit` tokens in the model's encoding; a character is never split."""
     if len(text) * 4 <= limit:  # no character has more bytes, no token fewer than one
         return text

@@ -17,6 +17,7 @@ from shared.jobs import JobError
 from shared.redis import Commands
 from shared.wire import decode_turn
 from sql import queries
+from workers.erasure.subjects import Subjects
 from workers.turn import taken_in
 from workers.turn.store import TurnEnd
 from workers.turn.witness import never_started
@@ -33,9 +34,12 @@ UNREADABLE = "sb:ended:unreadable"
 class EndsWriter:
     """`on_end(job id, state)` is told of each job whose end was written here, once."""
 
-    def __init__(self, commands: Commands, pool: Pool, on_end: Callable[[str, str], Awaitable[None]]) -> None:
+    def __init__(
+        self, commands: Commands, pool: Pool, subjects: Subjects, on_end: Callable[[str, str], Awaitable[None]]
+    ) -> None:
         self._commands = commands
         self._pool = pool
+        self._subjects = subjects
         self._on_end = on_end
         self._next_look_s = 0.0
 
@@ -64,7 +68,7 @@ class EndsWriter:
             end = _UnstartedEnd(entry)
             if await self._is_early(end):
                 return False
-            row = await self._pool.fetchrow(queries["end_job"], end.payload.tenant, jsonb(end.turn_end()))
+            row = await self._pool.fetchrow(queries["end_job"], end.payload.tenant, jsonb(end.turn_end(self._subjects)))
             if row is not None and row["won"]:
                 end.tell()
                 for job_id, state in end.jobs():
@@ -106,7 +110,7 @@ class _UnstartedEnd:
         taken = msgspec.json.decode(entry.get(b"taken_in", b"{}"), type=list[str] | dict[str, str])
         self.taken_in = taken_in.read([each.encode() for each in taken], self.payload)
 
-    def turn_end(self) -> TurnEnd:
+    def turn_end(self, subjects: Subjects) -> TurnEnd:
         payload, survivor = self.payload, self.survivor
         return TurnEnd(
             job_id=payload.job_id,
@@ -132,6 +136,7 @@ class _UnstartedEnd:
             error=survivor.error,
             payload=taken_in.kept(payload, self.taken_in),
             taken_in=taken_in.ends(self.taken_in, survivor),
+            subjects=subjects.of_turn(payload.tenant, survivor.user_id, payload.conversation_id),
         )
 
     def jobs(self) -> list[tuple[str, str]]:

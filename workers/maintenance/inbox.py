@@ -6,12 +6,16 @@ worker's claim saw some waiting.
 """
 
 import logging
+from typing import Any
+
+import msgspec
 
 from shared import keys
-from shared.db import Pool
+from shared.db import Pool, jsonb
 from shared.errors import Unavailable
 from shared.redis import Commands
 from sql import queries
+from workers.erasure.subjects import Subjects
 
 logger = logging.getLogger("switchboard.inbox")
 
@@ -22,8 +26,8 @@ MAX_UNREADABLE = 10_000
 
 
 class InboxWriter:
-    def __init__(self, commands: Commands, pool: Pool) -> None:
-        self._commands, self._pool = commands, pool
+    def __init__(self, commands: Commands, pool: Pool, subjects: Subjects) -> None:
+        self._commands, self._pool, self._subjects = commands, pool, subjects
 
     async def drain(self) -> None:
         """All there is. Raises Unavailable; what is left stays for the next time."""
@@ -32,10 +36,16 @@ class InboxWriter:
                 await self._write(entry)
                 await self._commands.run("XDEL", keys.INBOX, entry_id)
 
+    def _fenced(self, tenant: str, row: dict[str, Any]) -> dict[str, Any]:
+        """With what tells whether it is about somebody who was erased meanwhile."""
+        named = [row.get("recipient"), row.get("payload")]
+        return {**row, "subjects": self._subjects.of_document(tenant, named)}
+
     async def _write(self, entry: dict[bytes, bytes]) -> None:
         try:
-            tenant, rows = entry[b"tenant"].decode(), entry[b"rows"].decode()
-            await self._pool.fetchval(queries["note_inbound"], tenant, rows)
+            tenant = entry[b"tenant"].decode()
+            rows = [self._fenced(tenant, row) for row in msgspec.json.decode(entry[b"rows"], type=list[dict[str, Any]])]
+            await self._pool.fetchval(queries["note_inbound"], tenant, jsonb(rows))
         except Unavailable:
             raise
         except Exception:  # one that cannot be written must not hold up the others

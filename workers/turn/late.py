@@ -28,10 +28,10 @@ class LateRows:
         self._commands, self._store, self._lease_s = commands, store, lease_s
         self._posting: set[asyncio.Task[None]] = set()
 
-    def post(self, tenant: str, rows: list[LedgerRow]) -> None:
-        """In the background, for as long as it takes."""
+    def post(self, tenant: str, rows: list[LedgerRow], *, admitted_us: int | None = None) -> None:
+        """In the background, for as long as it takes. `admitted_us`: when their job was admitted."""
         if rows:
-            task = asyncio.ensure_future(self._post(tenant, rows))
+            task = asyncio.ensure_future(self._post(tenant, rows, admitted_us))
             self._posting.add(task)
             task.add_done_callback(partial(self._posted, rows))
 
@@ -41,14 +41,14 @@ class LateRows:
         for task in list(self._posting):
             task.cancel()
 
-    async def _post(self, tenant: str, rows: list[LedgerRow]) -> None:
+    async def _post(self, tenant: str, rows: list[LedgerRow], admitted_us: int | None) -> None:
         name = rows[0].call_id
         while True:
             with contextlib.suppress(Unavailable):
                 seconds, _ = await self._commands.run("TIME")
                 await self._commands.run("ZADD", keys.UNPOSTED, int((seconds + 2 * self._lease_s + 1) * 1000), name)
             try:
-                await self._store.post(tenant, rows, lambda: True)
+                await self._store.post(tenant, rows, lambda: True, admitted_us=admitted_us)
                 break
             except Unavailable as error:
                 logger.warning("%d rows of a lost attempt wait: %s", len(rows), error)

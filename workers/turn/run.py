@@ -89,7 +89,7 @@ class TurnRunner:
                 return await self._broke(work, error)
             finally:
                 if job.lost:
-                    self._money.late.post(turn.tenant, work.postable())
+                    self._money.late.post(turn.tenant, work.postable(), admitted_us=job.created_us)
 
     async def unrunnable(self, job: Claimed, reason: str) -> Ended:
         """The end of a job of ours that cannot be run at all: it goes to the dead store with its payload as it is."""
@@ -188,7 +188,7 @@ class TurnRunner:
         seen = await self._texts_by_attempt(job.id)
         rows = [read_row(raw) for raw in job.open_calls.values()]
         sent = [lost_row(row, seen.get(row.attempt, ""), self._money.prices) for row in rows if row.status != "unsent"]
-        booked = await self._store.book(tenant, sent, self._give_up(work))
+        booked = await self._store.book(tenant, sent, self._give_up(work), admitted_us=job.created_us)
         settlements = [Settlement(call_id, booked.get(call_id, Amount(0, 0))) for call_id in job.open_calls]
         if not await persist(lambda: self._money.till.settle(job, settlements), self._give_up(work)):
             raise LeaseLost("the job was taken over while its calls were settled")
@@ -255,7 +255,9 @@ class TurnRunner:
     async def _retry(self, work: Work, outcome: Retry) -> Again:
         error = outcome.error
         work.errors.append(AttemptError(work.job.attempt, error.code, error.message, now_us()))
-        await _undisturbed(self._store.post(work.payload.tenant, work.postable(), self._give_up(work)))
+        await _undisturbed(
+            self._store.post(work.payload.tenant, work.postable(), self._give_up(work), admitted_us=work.job.created_us)
+        )
         fields: dict[str, Argument] = {
             "state": "retrying",
             "error": msgspec.json.encode(error),

@@ -157,7 +157,7 @@ class Spending:
         work = self._work
         await self.settled()
         if rows := list(work.rows.values()):
-            await self._store.post(work.payload.tenant, work.postable(), self._give_up)
+            await self._store.post(work.payload.tenant, work.postable(), self._give_up, admitted_us=work.job.created_us)
             posted = [Settlement(row.call_id, row.amount) for row in rows]
             await persist(lambda: self._money.till.settle(work.job, posted), self._give_up)
         self._seed = None

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 import msgspec
 
 from agents.api import Message
+from shared.budgets import made_at_ms
 from shared.db import Pool, Row, jsonb
 from shared.errors import LeaseLost, Unavailable
 from shared.jobs import Degraded, JobError, JobRecord
@@ -22,6 +23,7 @@ from shared.telemetry import tracing
 from shared.tenants import TenantSettings, read_settings
 from shared.wire import Asked, TurnPayload
 from sql import queries
+from workers.erasure.subjects import Subjects
 from workers.ledger.book import Amount, LedgerRow
 from workers.queue.scripts import Claimed
 from workers.turn.joined import Joined
@@ -98,6 +100,8 @@ class TurnEnd(msgspec.Struct, frozen=True, kw_only=True):
     traceback: str | None = None
     calls: list[LedgerRow] = []
     taken_in: list[TakenInEnd] = []
+    subjects: list[str] = []
+    """By which Postgres knows whether its user was erased meanwhile; `TurnStore.end` fills them in."""
 
     @property
     def plain(self) -> bool:
@@ -121,8 +125,8 @@ MOST_TOGETHER = 32
 class TurnStore:
     """`give_up` says whether waiting for Postgres has become pointless."""
 
-    def __init__(self, pool: Pool) -> None:
-        self._pool = pool
+    def __init__(self, pool: Pool, subjects: Subjects) -> None:
+        self._pool, self._subjects = pool, subjects
         self._contexts: Joined[_Asks, Row] = Joined(self._load_all, self._load_one, most=MOST_TOGETHER)
         self._commits: Joined[_Ended, str | None] = Joined(self._commit_all, self._commit_one, most=MOST_TOGETHER)
 
@@ -159,9 +163,11 @@ class TurnStore:
         return bool(await persist(lambda: self._pool.fetchval(queries["claim_greeting"], *args), give_up))
 
     async def end(self, tenant: str, end: TurnEnd, give_up: Callable[[], bool]) -> JobRecord:
-        """The job's one end: this one, or that of whoever came first. Raises LeaseLost when it was taken over."""
+        """The job's one end: this one, or that of whoever came first; or none, when its user was erased meanwhile: then
+        the record says so, and nobody's words. Raises LeaseLost when it was taken over."""
         name = "commit_turn" if end.state == "succeeded" else "end_job"
-        ended = _Ended(tenant, end)
+        subjects = self._subjects.of_turn(tenant, end.user_id, end.conversation_id)
+        ended = _Ended(tenant, msgspec.structs.replace(end, subjects=subjects))
         with tracing.span("db.query", name):
             if end.plain:
                 key = (tenant, end.conversation_id)
@@ -172,17 +178,27 @@ class TurnStore:
             raise LeaseLost("the job was taken over by a later claim")
         return msgspec.json.decode(record, type=JobRecord)
 
-    async def post(self, tenant: str, rows: list[LedgerRow], give_up: Callable[[], bool]) -> None:
-        """Ledger rows of an attempt that did not end its job."""
+    async def post(
+        self, tenant: str, rows: list[LedgerRow], give_up: Callable[[], bool], *, admitted_us: int | None = None
+    ) -> None:
+        """Ledger rows of an attempt that did not end its job, which was admitted then; None: when its id was made."""
         if rows:
-            text = jsonb(rows)
+            text = jsonb([self._fenced(tenant, row, admitted_us) for row in rows])
             await persist(lambda: self._pool.fetchrow(queries["end_attempt"], tenant, text), give_up)
 
-    async def book(self, tenant: str, rows: list[LedgerRow], give_up: Callable[[], bool]) -> dict[str, Amount]:
+    async def book(
+        self, tenant: str, rows: list[LedgerRow], give_up: Callable[[], bool], *, admitted_us: int | None = None
+    ) -> dict[str, Amount]:
         """Adds rows of earlier attempts and says what the ledger has for them: theirs, where they came first."""
-        text = jsonb(rows)
+        text = jsonb([self._fenced(tenant, row, admitted_us) for row in rows])
         booked = await persist(lambda: self._pool.fetch(queries["book_calls"], tenant, text), give_up)
         return {row["call_id"]: Amount(row["cost_nano_usd"], row["tokens"]) for row in booked}
+
+    def _fenced(self, tenant: str, row: LedgerRow, admitted_us: int | None) -> dict[str, Any]:
+        """With what tells whether its user was erased meanwhile: then the ledger gets the money alone."""
+        subjects = self._subjects.of_turn(tenant, row.user_id, row.conversation_id)
+        admitted_us = made_at_ms(row.job_id) * 1_000 if admitted_us is None else admitted_us
+        return {**msgspec.structs.asdict(row), "subjects": subjects, "admitted_us": admitted_us}
 
     async def spent(self, tenant: str, conversation_id: str, give_up: Callable[[], bool]) -> Amount:
         """All that a conversation has ever cost."""

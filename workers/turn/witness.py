@@ -13,7 +13,7 @@ from typing import Any, Literal
 import structlog
 
 from shared.jobs import usd
-from shared.telemetry import tracing
+from shared.telemetry import context, tracing
 from shared.telemetry.metrics import child
 from shared.telemetry.tracing import Span
 from shared.wire import TurnPayload
@@ -51,7 +51,7 @@ def _ids(payload: TurnPayload, trace_id: str | None) -> dict[str, str]:
     """What finds a line again."""
     ids = {
         "job_id": payload.job_id,
-        "conversation_id": payload.conversation_id,
+        "conversation_id": context.conversation(payload.conversation_id),
         "tenant": payload.tenant,
         "agent": payload.agent,
         "request_id": payload.request_id,

@@ -11,7 +11,7 @@ from ingress.openapi.describe import Answer, Api, Body, Operation, Parameter, li
 from ingress.openapi.schemas import filled, of_model
 from ingress.strangers import Attempt
 from ops.console.asks import ListQuery, OneQuery
-from ops.console.openapi import alerts, channels, deliveries, tenants, users
+from ops.console.openapi import alerts, channels, deliveries, profiles, tenants, users
 from ops.console.openapi.components import CURSOR, DETAIL, DIED, RETRIED, STATS, components
 from ops.console.openapi.usage import SHOW_USAGE
 from ops.console.state import Console
@@ -201,10 +201,10 @@ CONSOLE = Api(
     tags={
         "Dead jobs": "What could not be answered: look, mend, retry, discard.",
         "Tenants": "Who is served: settings, keys, and who changed them.",
+        "Users": "Who talks to a tenant's agents, and what is known of them: look, put right, export, erase.",
         "Channels": "The messengers that tenants' users write from.",
         "Usage": "What was used and what it cost.",
         "Deliveries": "Where events go, what became of each, and sending it again.",
-        "Users": "What is known of tenants' users: profiles and facts.",
         "Alerts": "Who is told of what, and what was crossed.",
         "Queues": "How much there is to do, for autoscalers, scrapers and people.",
         "Health": "For platforms; no key.",
@@ -229,6 +229,7 @@ CONSOLE = Api(
         **channels.OPERATIONS,
         **deliveries.OPERATIONS,
         **alerts.OPERATIONS,
+        **profiles.OPERATIONS,
         **users.OPERATIONS,
         **pieces.documents(),
     },

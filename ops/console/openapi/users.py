@@ -1,80 +1,72 @@
-"""The operations on users' profiles and facts, described; `operations.py` lists them with the others."""
+"""The operations on users, described; `operations.py` lists them with the others."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from ingress.openapi import pieces
-from ingress.openapi.describe import Answer, Body, Operation, Parameter, Schema, listing, nullable, record, ref
+from ingress.openapi.describe import Answer, Header, Operation, Parameter, Schema, listing, nullable, record, ref
 from ingress.openapi.schemas import filled, of_model, of_resource
 from ops.console.state import tenant_of
-from ops.users.asks import TOPIC, FactBody, FactsQuery, ProfileBody
-from ops.users.books import UserBooks
-from ops.users.records import Entry, Profile, UserFact
+from ops.users.asks import UsersQuery
+from ops.users.books import ErasingBooks, Erasure, User, UserBooks
 
 _AT_US = 1_795_246_241_000_001
-_ENTRY = Entry(value="Ada", by="user", at_us=_AT_US, sources=[pieces.EXAMPLE_ID])
-_PROFILE = Profile(tenant="acme", user_id="u-17", entries={"name": _ENTRY})
-_FACT = UserFact(
+_USER = User(id="u-17", tenant="acme", profile={"name": "Ada", "language": "en"}, created_us=_AT_US)
+_WHOLE = User(
+    id="u-17",
+    tenant="acme",
+    profile={"name": "Ada", "language": "en"},
+    created_us=_AT_US,
+    conversations=2,
+    messages=31,
+    last_us=_AT_US,
+)
+_ERASURE = Erasure(
     id=pieces.EXAMPLE_ID,
     tenant="acme",
-    user_id="u-17",
-    topic="home_city",
-    text="Lives in Lisbon.",
-    conversation_id="c-17",
-    sources=[pieces.EXAMPLE_ID],
-    told_by="user",
-    valid_from_us=_AT_US,
-    valid_to_us=None,
-    superseded_by=None,
+    kind="user",
+    state="done",
+    counts={"conversations": 2, "messages": 31, "jobs": 16, "llm_calls": 17},
+    erased_before_us=_AT_US,
+    requested_us=_AT_US,
+    requested_by="key:3f9a0c55d1e2",
+    done_us=_AT_US,
 )
-_ERASED = {"object": "facts.erased", "erased": 2}
-_ABOUT = {"tenant": "Whose user; an operator must say.", "past": "Facts that held once, too."}
+_CURSOR: Schema = {**nullable({"type": "string"}), "description": "For the next page; null on the last one."}
+_ABOUT = {
+    "tenant": "Whose; an `admin` key has no other than its own.",
+    "limit": "Rows of a page.",
+    "cursor": "A page's `next_cursor`, to go on after it.",
+}
 _QUERY = {
     name: Parameter(name=name, where="query", description=_ABOUT[name], schema=filled(schema))
-    for name, schema in of_model(FactsQuery)["FactsQuery"]["properties"].items()
+    for name, schema in of_model(UsersQuery)["UsersQuery"]["properties"].items()
 }
-_USER = Parameter(
-    name="user_id",
-    where="path",
-    description="As callers name their user.",
-    schema={"type": "string", "minLength": 1, "maxLength": 128},
-    example="u-17",
-)
-_OF_USER = (_USER, _QUERY["tenant"])
-_TOPIC = Parameter(
-    name="topic",
-    where="path",
-    description="What the fact is about. One fact of a topic holds at a time.",
-    schema={"type": "string", "pattern": TOPIC},
-    example="home_city",
-)
+
+
+def _named(name: str, what: str, example: str) -> tuple[Parameter, Parameter]:
+    schema: Schema = {"type": "string", "minLength": 1}
+    return Parameter(name=name, where="path", description=what, schema=schema, example=example), _QUERY["tenant"]
+
+
+_OF_USER = _named("user_id", "The user's id, as messages name it.", "u-17")
+_WHERE = {**pieces.NO_STORE, "Location": Header(description="Of the erasure.", schema={"type": "string"})}
 
 
 def components() -> Mapping[str, Schema]:
-    texts: Schema = {"type": "array", "items": pieces.UUID}
-    value: Schema = {"anyOf": [{"type": "string"}, {"type": "boolean"}]}
-    return {
-        **of_model(ProfileBody),
-        **of_model(FactBody),
-        "ProfileEntry": of_resource(_ENTRY.resource(), Entry, value=value, sources=texts),
-        "Profile": of_resource(
-            _PROFILE.resource(),
-            Profile,
-            entries={
-                "type": "object",
-                "description": "Those of `name`, `language`, `prefers_concise` that are known.",
-                "additionalProperties": ref("ProfileEntry"),
-            },
-        ),
-        "Fact": of_resource(
-            _FACT.resource(), UserFact, id=pieces.UUID, sources=texts, superseded_by=nullable(pieces.UUID)
-        ),
-        "FactsErased": record({"object": {"const": "facts.erased"}, "erased": {"type": "integer"}}),
+    profile: Schema = {"type": "object", "description": "What is known of the user."}
+    counts: Schema = {
+        "type": "object",
+        "description": "How many rows went, by table; in the ledger, how many lost the user.",
+        "additionalProperties": {"type": "integer"},
     }
-
-
-def _answer(what: str, name: str, example: Any) -> Mapping[int, Answer]:
-    return {200: Answer(description=what, schema=ref(name), headers=pieces.NO_STORE, examples={"one": example})}
+    state: Schema = {"enum": ["begun", "fenced", "done"], "description": "`done`: nothing is left."}
+    return {
+        "User": of_resource(_USER.resource(), User, profile=profile),
+        "UserDetail": of_resource(_WHOLE.resource(), User, profile=profile),
+        "UserRow": record({"table": {"type": "string"}, "row": {"type": "object"}}),
+        "Erasure": of_resource(_ERASURE.resource(), Erasure, id=pieces.UUID, counts=counts, state=state),
+    }
 
 
 def _operation(name: str, summary: str, description: str, answers: Mapping[int, Answer], **more: Any) -> Operation:
@@ -92,74 +84,103 @@ def _operation(name: str, summary: str, description: str, answers: Mapping[int, 
     )
 
 
-_PROFILE_ANSWER = _answer("The profile.", "Profile", _PROFILE.resource())
+def _erased(what: str) -> Mapping[int, Answer]:
+    done, begun = _ERASURE.resource(), {**_ERASURE.resource(), "state": "fenced", "done_at": None}
+    return {
+        200: Answer(description=what, schema=ref("Erasure"), headers=_WHERE, examples={"done": done}),
+        202: Answer(
+            description="It goes on; look again at its `Location`.",
+            schema=ref("Erasure"),
+            headers=_WHERE,
+            examples={"under way": begun},
+        ),
+    }
+
 
 OPERATIONS: Mapping[tuple[str, str], Operation] = {
-    ("GET", "/v1/users/{user_id}/profile"): _operation(
-        "get_profile",
-        "Look at a profile",
-        "What agents with memory are told of a user, with where it was said.",
-        _PROFILE_ANSWER,
-        parameters=_OF_USER,
-        raised_by=(UserBooks.profile,),
-    ),
-    ("PATCH", "/v1/users/{user_id}/profile"): _operation(
-        "change_profile",
-        "Change a profile",
-        "What is written here is never replaced by what is found in conversations; null takes an entry out.",
-        _PROFILE_ANSWER,
-        parameters=_OF_USER,
-        body=Body(
-            schema=ref("ProfileBody"), examples={"one": {"name": "Ada", "language": "pt", "prefers_concise": None}}
-        ),
-        raised_by=(UserBooks.change_profile,),
-    ),
-    ("DELETE", "/v1/users/{user_id}/profile"): _operation(
-        "erase_profile",
-        "Erase a profile",
-        "What the user tells from now on is found again.",
-        _answer("It is empty.", "Profile", Profile(tenant="acme", user_id="u-17", entries={}).resource()),
-        parameters=_OF_USER,
-        raised_by=(UserBooks.erase_profile, UserBooks.profile),
-    ),
-    ("GET", "/v1/users/{user_id}/facts"): _operation(
-        "list_facts",
-        "List facts",
-        "What a user told, the newest first. Empty for a user nobody has heard of.",
+    ("GET", "/v1/users"): _operation(
+        "list_users",
+        "List users",
+        "Those who said something, by id.",
         {
             200: Answer(
-                description="All of them.",
-                schema=listing(ref("Fact")),
+                description="A page.",
+                schema=listing(ref("User"), next_cursor=_CURSOR),
                 headers=pieces.NO_STORE,
-                examples={"one": {"object": "list", "data": [_FACT.resource()]}},
+                examples={"one": {"object": "list", "data": [_USER.resource()], "next_cursor": None}},
             )
         },
-        parameters=(*_OF_USER, _QUERY["past"]),
-        raised_by=(UserBooks.facts,),
+        parameters=tuple(_QUERY.values()),
     ),
-    ("DELETE", "/v1/users/{user_id}/facts"): _operation(
-        "erase_facts",
-        "Erase all facts",
-        "Those of the past as well. The messages they were found in stay.",
-        _answer("How many there were.", "FactsErased", _ERASED),
+    ("GET", "/v1/users/{user_id}"): _operation(
+        "get_user",
+        "Look at a user",
+        "With how much there is of them.",
+        {
+            200: Answer(
+                description="The user.",
+                schema=ref("UserDetail"),
+                headers=pieces.NO_STORE,
+                examples={"one": _WHOLE.resource()},
+            )
+        },
         parameters=_OF_USER,
-        raised_by=(UserBooks.erase_facts,),
+        raised_by=(UserBooks.find,),
     ),
-    ("PUT", "/v1/users/{user_id}/facts/{topic}"): _operation(
-        "put_fact",
-        "Write a fact",
-        "It holds from now on; what was known of its topic is closed, and kept as history.",
-        _answer("The fact.", "Fact", _FACT.resource()),
-        parameters=(_USER, _TOPIC, _QUERY["tenant"]),
-        body=Body(schema=ref("FactBody"), examples={"one": {"text": "Lives in Porto."}}),
-        raised_by=(UserBooks.put_fact,),
+    ("GET", "/v1/users/{user_id}/export"): _operation(
+        "export_user",
+        "Everything that is held of a user",
+        "A line of JSON for each row, with the table it is from. What is on its way at this moment is not in it yet.",
+        {
+            200: Answer(
+                description="The rows.",
+                schema={"type": "string", "description": "Lines; each is a `UserRow`."},
+                media_type="application/jsonl",
+                headers=pieces.NO_STORE,
+            )
+        },
+        parameters=_OF_USER,
+        raised_by=(UserBooks.find,),
     ),
-    ("DELETE", "/v1/users/{user_id}/facts/{topic}"): _operation(
-        "erase_fact",
-        "Erase a topic",
-        "Its past included.",
-        _answer("How many facts there were.", "FactsErased", _ERASED),
-        parameters=(_USER, _TOPIC, _QUERY["tenant"]),
-        raised_by=(UserBooks.erase_facts,),
+    ("DELETE", "/v1/users/{user_id}"): _operation(
+        "erase_user",
+        "Erase a user everywhere",
+        "Their messages that wait or are being answered are stopped; nothing of them is written any more. The ledger "
+        "keeps what it cost, without the user. Whoever comes back starts clean. Repeating it erases what came since.",
+        _erased("Nothing is left."),
+        parameters=_OF_USER,
+        raised_by=(ErasingBooks.begin,),
+    ),
+    ("DELETE", "/v1/conversations/{conversation_id}"): _operation(
+        "erase_conversation",
+        "Erase a conversation everywhere",
+        "For conversations without a user too. Else as for a user.",
+        _erased("Nothing is left."),
+        parameters=_named("conversation_id", "The conversation's id.", "0192f0c1-7a3c-7d02-8e55-91c0a7b3d114"),
+        raised_by=(ErasingBooks.begin,),
+    ),
+    ("GET", "/v1/erasures/{erasure_id}"): _operation(
+        "get_erasure",
+        "How an erasure stands",
+        "It does not say who was erased.",
+        {
+            200: Answer(
+                description="The erasure.",
+                schema=ref("Erasure"),
+                headers=pieces.NO_STORE,
+                examples={"done": _ERASURE.resource()},
+            )
+        },
+        parameters=(
+            Parameter(
+                name="erasure_id",
+                where="path",
+                description="The erasure's id.",
+                schema=pieces.UUID,
+                example=pieces.EXAMPLE_ID,
+            ),
+            _QUERY["tenant"],
+        ),
+        raised_by=(UserBooks.erasure,),
     ),
 }

@@ -1,78 +1,92 @@
-"""`/v1/users/{user_id}/profile` and `/facts`: what is known of a user, to be seen, put right and erased.
+"""`/v1/users`, `/v1/conversations` and `/v1/erasures`: who there is, all that is held of one, and erasing them.
 
-A tenant's `admin` key reaches its own users. An operator names the tenant (`?tenant=`).
+A tenant's `admin` key reaches its own users. An operator names the tenant (`?tenant=`). Neither lines of the log nor
+the answers to an erasure name whoever was erased.
 """
+
+from collections.abc import AsyncIterator
 
 import structlog
 from starlette.endpoints import HTTPEndpoint
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 
 from ingress.responses import json_response
-from ops.console.asks import body_of, query_of
-from ops.console.state import Console, Visitor, console_of, tenant_of
-from ops.users.asks import FactBody, FactsQuery, ProfileBody, UserQuery
+from ops.console.asks import after_cursor, asked_tenant, cursor_of, query_of
+from ops.console.state import Console, console_of, tenant_of
+from ops.users.asks import UsersQuery
+from ops.users.books import Erasure
+from shared.errors import NotFound
+from shared.ids import is_uuid
 
 log = structlog.get_logger(__name__)
 _NO_STORE = {"cache-control": "no-store"}
+ANSWER_WITHIN_S = 10.0
+"""An erasure that takes longer is answered 202."""
+LINES = "application/jsonl"
 
 
-class ProfileResource(HTTPEndpoint):
-    async def get(self, request: Request) -> Response:
-        console, _, tenant, user = await _of_user(request)
-        return json_response((await console.users.profile(tenant, user)).resource(), 200, _NO_STORE)
-
-    async def patch(self, request: Request) -> Response:
-        console, visitor, tenant, user = await _of_user(request)
-        body = await body_of(request, ProfileBody, console.settings.max_body_bytes)
-        changed = await console.users.change_profile(tenant, user, body, visitor.by)
-        log.info("profile_changed", of=tenant, by=visitor.by)
-        return json_response(changed.resource(), 200, _NO_STORE)
-
-    async def delete(self, request: Request) -> Response:
-        """Repeating it changes nothing."""
-        console, visitor, tenant, user = await _of_user(request)
-        erased = await console.users.erase_profile(tenant, user, visitor.by)
-        log.info("profile_erased", of=tenant, by=visitor.by)
-        return json_response(erased.resource(), 200, _NO_STORE)
-
-
-class FactsResource(HTTPEndpoint):
-    async def get(self, request: Request) -> Response:
-        asked = query_of(request, FactsQuery)
-        console, _, tenant, user = await _reached(request, asked)
-        found = await console.users.facts(tenant, user, past=asked.past)
-        body = {"object": "list", "data": [fact.resource() for fact in found]}
-        return json_response(body, 200, _NO_STORE)
-
-    async def delete(self, request: Request) -> Response:
-        console, visitor, tenant, user = await _of_user(request)
-        erased = await console.users.erase_facts(tenant, user, None)
-        log.info("facts_erased", of=tenant, by=visitor.by, erased=erased)
-        return json_response({"object": "facts.erased", "erased": erased}, 200, _NO_STORE)
-
-
-class FactResource(HTTPEndpoint):
-    async def put(self, request: Request) -> Response:
-        console, visitor, tenant, user = await _of_user(request)
-        body = await body_of(request, FactBody, console.settings.max_body_bytes)
-        fact = await console.users.put_fact(tenant, user, request.path_params["topic"], body.text, visitor.by)
-        log.info("fact_written", of=tenant, by=visitor.by)
-        return json_response(fact.resource(), 200, _NO_STORE)
-
-    async def delete(self, request: Request) -> Response:
-        console, visitor, tenant, user = await _of_user(request)
-        erased = await console.users.erase_facts(tenant, user, request.path_params["topic"])
-        log.info("facts_erased", of=tenant, by=visitor.by, erased=erased)
-        return json_response({"object": "facts.erased", "erased": erased}, 200, _NO_STORE)
-
-
-async def _of_user(request: Request) -> tuple[Console, Visitor, str, str]:
-    return await _reached(request, query_of(request, UserQuery))
-
-
-async def _reached(request: Request, asked: UserQuery) -> tuple[Console, Visitor, str, str]:
-    """The user in the path, and the tenant whose it is."""
-    console = console_of(request)
+async def list_users(request: Request) -> Response:
+    console, asked = console_of(request), query_of(request, UsersQuery)
     visitor = await console.authenticate(request, tenant=asked.tenant)
-    return console, visitor, tenant_of(visitor), request.path_params["user_id"]
+    found = await console.users.page(tenant_of(visitor), after_cursor(asked.cursor, str), asked.limit + 1)
+    page = found[: asked.limit]
+    more = cursor_of(page[-1].id) if len(found) > asked.limit else None
+    body = {"object": "list", "data": [one.resource() for one in page], "next_cursor": more}
+    return json_response(body, 200, _NO_STORE)
+
+
+class UserResource(HTTPEndpoint):
+    async def get(self, request: Request) -> Response:
+        console, tenant, _ = await _of_one(request)
+        return json_response((await console.users.find(tenant, _user(request))).resource(), 200, _NO_STORE)
+
+    async def delete(self, request: Request) -> Response:
+        """Also of a user whom nobody knows: the books may not know them yet. Repeating it erases what came since."""
+        console, tenant, by = await _of_one(request)
+        done = await console.errands.erase_user(tenant, _user(request), by, within_s=ANSWER_WITHIN_S)
+        return _erased(done)
+
+
+async def export_user(request: Request) -> Response:
+    console, tenant, by = await _of_one(request)
+    user = _user(request)
+    await console.users.find(tenant, user)
+    log.info("user_exported", of=tenant, by=by)
+    rows: AsyncIterator[bytes] = console.users.rows(tenant, user)
+    return StreamingResponse(rows, media_type=LINES, headers=_NO_STORE)
+
+
+async def erase_conversation(request: Request) -> Response:
+    console, tenant, by = await _of_one(request)
+    conversation = request.path_params["conversation_id"]
+    done = await console.errands.erase_conversation(tenant, conversation, by, within_s=ANSWER_WITHIN_S)
+    return _erased(done)
+
+
+async def get_erasure(request: Request) -> Response:
+    console, tenant, _ = await _of_one(request)
+    request_id = request.path_params["erasure_id"]
+    if not is_uuid(request_id):
+        raise NotFound("There is no such erasure.")
+    return json_response((await console.users.erasure(tenant, request_id)).resource(), 200, _NO_STORE)
+
+
+async def _of_one(request: Request) -> tuple[Console, str, str]:
+    """The console, the tenant that the request is about, and who asks."""
+    console = console_of(request)
+    visitor = await console.authenticate(request, tenant=asked_tenant(request))
+    return console, tenant_of(visitor), visitor.by
+
+
+def _user(request: Request) -> str:
+    """Raises NotFound for what Postgres could not hold."""
+    user: str = request.path_params["user_id"]
+    if "\0" in user:
+        raise NotFound("There is no such user.")
+    return user
+
+
+def _erased(erasure: Erasure) -> Response:
+    where = {**_NO_STORE, "location": f"/v1/erasures/{erasure.id}"}
+    return json_response(erasure.resource(), 200 if erasure.done else 202, where)

@@ -1,0 +1,58 @@
+"""Erasing, step by step: what is gone, what stays, and who is left alone."""
+
+from ops.users.erasing import Eraser
+from ops.users.whom import Whom
+from tests.forgetting.searching import Everywhere
+from tests.turn.deployment import TENANT, Deployment
+
+CANARY, USER = "zorblax-quench-7719", "u-canary-55aa"
+
+
+def a_user(user: str = USER) -> Whom:
+    return Whom(tenant=TENANT, user=user, conversations=[])
+
+
+async def erase(eraser: Eraser, whom: Whom) -> dict[str, int]:
+    request = await eraser.begin(whom, "tests")
+    done = await eraser.finish(whom, request, "tests")
+    assert done is not None
+    assert done.done
+    return done.counts
+
+
+async def test_nothing_is_left_of_ended_turns_but_the_money(
+    deployment: Deployment, eraser: Eraser, everywhere: Everywhere
+) -> None:
+    async with deployment.worker():
+        for conversation in ("c1", "c2"):
+            await deployment.ended(await deployment.say(CANARY, user=USER, conversation=conversation))
+        await deployment.ended(await deployment.say("somebody else", user="u2", conversation="c3"))
+        before = await deployment.ledger()
+        assert await everywhere.find(CANARY, USER)
+        counts = await erase(eraser, a_user())
+        assert counts["messages"] == 4
+        assert await everywhere.find(CANARY, USER) == []
+    after = await deployment.ledger()
+    assert [row["cost_nano_usd"] for row in after] == [row["cost_nano_usd"] for row in before]
+    assert [row["user_id"] for row in after] == [None, None, "u2"]
+    assert [row["conversation_id"] for row in after] == ["", "", "c3"]
+    await deployment.check_money()
+    assert await everywhere.find("somebody else")
+
+
+async def test_from_its_beginning_on_no_turn_reads_what_was_said_before(
+    deployment: Deployment, eraser: Eraser, everywhere: Everywhere
+) -> None:
+    """Whatever else is still to be done, and whoever does it."""
+    await deployment.behave({"reply": "before: {previous}"})
+    async with deployment.worker():
+        await deployment.ended(await deployment.say(CANARY, user=USER))
+        whom = a_user()
+        request = await eraser.begin(whom, "tests")
+        fenced_us = await eraser._flight.now_us()
+        record = await deployment.ended(await deployment.say("hello again", user=USER))
+        assert record.reply is not None
+        assert CANARY not in record.reply
+        assert await eraser.finish(whom, request, "tests", fenced_us)
+    assert await everywhere.find(CANARY) == []
+    assert len(await deployment.rows("messages", record.id)) == 2

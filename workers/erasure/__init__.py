@@ -1,0 +1,1 @@
+"""What every writer knows of erased people: the hashes by which Postgres recognises them."""
