@@ -30,7 +30,7 @@ def fold(messages: Sequence[SaidMessage], most_tokens: int) -> list[SaidMessage]
     for message in messages:
         size = tokens.message(message.text)
         if size > most_tokens and not folded:
-            return [msgspec.structs.replace(message, text=tokens.shortened(message.text, most_tokens))]
+            return [msgspec.structs.replace(message, text=tokens.cut(message.text, most_tokens))]
         if size > most_tokens:
             break
         folded.append(message)

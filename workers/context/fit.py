@@ -72,7 +72,7 @@ class _Meter:
         return tokens.count(text, self._model)
 
     def cut(self, text: str, most: int) -> str:
-        return tokens.shortened(text, most, self._model)
+        return tokens.cut(text, most, self._model)
 
 
 class _Packing:

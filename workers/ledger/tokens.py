@@ -130,7 +130,7 @@ def at_most(utf8_bytes: int, messages: int, model: str = "") -> int:
     return _expected_by_claude(tokens) if _is_claude(model) else tokens
 
 
-def shortened(text: str, most: int, model: str = "") -> str:
+def cut(text: str, most: int, model: str = "") -> str:
     """`text` in at most `most` tokens: its beginning and its end, and between them a line that says so."""
     whole = count(text, model)
     if whole <= most:
