@@ -1,5 +1,7 @@
 """What a turn is shown of memory, and what it does without it: the reply goes out, and the job says so."""
 
+import contextlib
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,13 +79,11 @@ class Slow:
 async def test_without_a_vector_words_are_searched_and_the_job_says_so(
     deployment: Remembering, monkeypatch: pytest.MonkeyPatch, reason: str, told: dict[str, Any] | None
 ) -> None:
-    made = main._Desk.__init__
+    @contextlib.asynccontextmanager
+    async def slow(*_args: object) -> AsyncIterator[Slow]:
+        yield Slow(reason)
 
-    def with_embedder(self: main._Desk, *args: Any) -> None:
-        made(self, *args)
-        self.embedding = Slow(reason)
-
-    monkeypatch.setattr(main._Desk, "__init__", with_embedder)
+    monkeypatch.setattr(main, "recollection", slow)
     async with deployment.worker():
         await deployment.talk(BIKE)
         await deployment.take_in()
