@@ -23,6 +23,7 @@ from workers.embeddings.catalog import Shelf
 from workers.embeddings.money import Cashier
 from workers.embeddings.upkeep import Upkeep
 from workers.embeddings.writer import EmbeddingWriter
+from workers.erasure.subjects import Subjects
 from workers.ledger import prices
 
 SMALL = "openai:text-embedding-3-small"
@@ -75,7 +76,7 @@ class Memory:
     async def process(self) -> AsyncIterator[Process]:
         commands = Commands(connect(self.settings.redis_url))
         books, shelf = EmbeddingBooks(self.ops), Shelf(self.settings)
-        cashier = Cashier(self.settings, commands, self.ops, prices.shipped)
+        cashier = Cashier(self.settings, commands, self.ops, prices.shipped, Subjects([b"k" * 32]))
         writer = EmbeddingWriter(books, shelf, cashier, VectorCache(self.settings.embedding_cache_bytes))
         try:
             yield Process(Upkeep(books, writer, cashier), writer, cashier, books, commands)

@@ -28,6 +28,7 @@ from workers import metrics
 from workers.embeddings.api import Embedded, Embedder
 from workers.embeddings.batch import Item, Payer
 from workers.embeddings.shares import shares
+from workers.erasure.subjects import Subjects
 from workers.ledger.book import Amount, Call, LedgerRow, open_embedding, read_row
 from workers.ledger.prices import PriceList
 from workers.ledger.purse import Blocked, Busy, Closed, Down, Held, Lost, Offer, Purse, Settlement, Unseeded
@@ -73,12 +74,19 @@ Asked: TypeAlias = Held | PutOff
 class Cashier:
     """One per process. Methods raise Unavailable while Redis or Postgres is away: what is open is settled later."""
 
-    def __init__(self, settings: Settings, commands: Commands, pool: Pool, prices: Callable[[], PriceList]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        commands: Commands,
+        pool: Pool,
+        prices: Callable[[], PriceList],
+        subjects: Subjects,
+    ) -> None:
         """`prices` are asked for when something is bought: reading them takes a moment."""
         self._commands, self._pool, self._prices = commands, pool, prices
         self._budgets = DeploymentBudgets.of(settings)
         self._purse = Purse(commands, keys.EMBEDDING)
-        self._store = TurnStore(pool)
+        self._store = TurnStore(pool, subjects)
         self._process = uuid7()
         self._terms = terms_of(settings)
         self._settling: set[asyncio.Task[None]] = set()

@@ -14,6 +14,7 @@ import structlog
 
 from shared.config import Settings
 from shared.db import Pool
+from shared.deployment import of_database
 from shared.errors import Unavailable
 from shared.redis import Commands
 from workers.embeddings import metrics
@@ -22,6 +23,7 @@ from workers.embeddings.cache import VectorCache
 from workers.embeddings.catalog import Shelf, floor_of, read_name
 from workers.embeddings.money import Cashier
 from workers.embeddings.writer import BATCH, EmbeddingWriter
+from workers.erasure.subjects import Subjects
 from workers.ledger import prices
 
 log = structlog.get_logger("embeddings")
@@ -126,7 +128,8 @@ async def embedding(settings: Settings, commands: Commands, pool: Pool) -> Async
     A deployment that has no model yet gets the one of its settings; later changes are `switchboard memory models`.
     """
     books, shelf = EmbeddingBooks(pool), Shelf(settings)
-    cashier = Cashier(settings, commands, pool, prices.shipped)
+    subjects = Subjects.of(settings, (await of_database(pool)).id)
+    cashier = Cashier(settings, commands, pool, prices.shipped, subjects)
     upkeep = Upkeep(books, EmbeddingWriter(books, shelf, cashier, VectorCache(settings.embedding_cache_bytes)), cashier)
     await _begin(settings, books)
     loop = asyncio.create_task(upkeep.run())
