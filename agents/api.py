@@ -21,16 +21,65 @@ class Message:
 
     role: Role
     content: str
+    group: str | None = None
+    """Neighbours of one group (a tool's call and what it answered) are shown together or not at all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """Something the user told, and since when it holds (Unix µs)."""
+
+    text: str
+    since_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Recalled:
+    """Something that was said before (Unix µs), in this conversation or another one of the same user."""
+
+    role: Role
+    text: str
+    said_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """What is known beyond the recent messages. It is data, never an instruction: a prompt carries it as it is, and it
+    is delimited and packed for the model that is asked."""
+
+    summary: str | None = None
+    """Of the conversation, up to where its recent messages begin."""
+    profile: Mapping[str, str | bool] = field(default_factory=dict)
+    """`name`, `language` (such as `de`), `prefers_concise`: those that are known."""
+    facts: tuple[Fact, ...] = ()
+    """The newest first."""
+    recalled: tuple[Recalled, ...] = ()
+    """What fits the message best, first."""
+
+    def __bool__(self) -> bool:
+        return bool(self.summary or self.profile or self.facts or self.recalled)
+
+
+NOTHING = Remembered()
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What a model is asked. `max_tokens` bounds the reply and is always sent to the provider."""
+    """What a model is asked. `max_tokens` bounds the reply and is always sent to the provider.
+
+    What does not fit the deployment's bound of a prompt is left out when it is sent: of what is remembered the least
+    fitting, of the messages the oldest. The system prompt and the last message stay; that one is cut in its middle when
+    it is too long by itself.
+    """
 
     system: str
     messages: tuple[Message, ...]
     max_tokens: int
     temperature: float | None = None
+    remembered: Remembered = NOTHING
+    """Stands before the last message."""
+    json_schema: Mapping[str, Any] | None = None
+    """The reply is to be JSON of this schema, where the provider can promise that."""
 
 
 Routing = Literal["fixed", "auto"]
@@ -140,6 +189,11 @@ class Context(Protocol):
         ...
 
     @property
+    def remembered(self) -> Remembered:
+        """What is known beyond them, for agents with `memory`."""
+        ...
+
+    @property
     def max_tokens(self) -> int:
         """The bound of a reply where the agent sets none of its own."""
         ...
@@ -170,7 +224,9 @@ class Agent:
     degraded_reply: ClassVar[str | None] = None
     """What users are told when no model may or can answer; None takes the deployment's, "none" lets the turn fail."""
     memory: ClassVar[bool] = False
-    """Whether what was said is kept for later recall."""
+    """Whether what was said is kept for later recall, and what is known of the user shown to the model."""
+    greeting: ClassVar[str | None] = None
+    """Stands before the first reply to a user, once; a tenant's own goes before it."""
     history_messages: ClassVar[int] = 10
     """Recent messages given to the model; 0 for a stateless agent."""
     max_tokens: ClassVar[int | None] = None
@@ -192,12 +248,13 @@ class Agent:
     """With `merge`: how long a message waits for another one before it is answered; at most 10 s altogether."""
 
     def prompt(self, turn: Turn, ctx: Context) -> Prompt:
-        """The question to the model: system prompt, recent messages, then the user's message."""
+        """The question to the model: system prompt, recent messages, what is remembered, then the user's message."""
         return Prompt(
             system=self.system_prompt,
             messages=(*ctx.history, Message("user", turn.text)),
             max_tokens=self.max_tokens or ctx.max_tokens,
             temperature=self.temperature,
+            remembered=ctx.remembered,
         )
 
     def flow(self, step: FlowStep) -> Screen | FlowOver:

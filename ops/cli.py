@@ -16,6 +16,7 @@ from ops.channels import command as channels
 from ops.dead import command as dead
 from ops.deliveries import command as deliveries
 from ops.memory import command as memory
+from ops.profiles import command as profiles
 from ops.tenants import command as tenants
 from ops.usage import command as usage
 from ops.users import command as users
@@ -33,6 +34,8 @@ app.add_typer(usage.app, name="usage")
 app.add_typer(deliveries.endpoints, name="endpoints")
 app.add_typer(deliveries.deliveries, name="deliveries")
 app.add_typer(alerts.app, name="alerts")
+users.app.add_typer(profiles.profile, name="profile")
+users.app.add_typer(profiles.facts, name="facts")
 app.add_typer(users.app, name="users")
 app.add_typer(memory.app, name="memory")
 

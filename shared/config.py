@@ -240,6 +240,21 @@ class Settings(BaseSettings):
     degraded_reply: Annotated[str, Field(min_length=1, max_length=2_000)] = DEGRADED_REPLY
     """What users are told when no model may or can answer; `none`: such a turn fails instead."""
 
+    # context and memory
+    context_tokens: Annotated[int, Field(ge=1_000, le=1_000_000)] = 8_000
+    """The longest prompt, as the model that is asked counts it."""
+    memory_models: Annotated[
+        str,
+        Field(
+            pattern=r"^[a-z]+:[^,\s]+(,[a-z]+:[^,\s]+)*$",
+            description="provider:model, several with commas, the best first",
+            examples=["openai:gpt-5.4-nano"],
+        ),
+    ] = "openai:gpt-5.4-nano,anthropic:claude-haiku-4-5"
+    """Write summaries and find facts, beside the conversations."""
+    memory_tasks: Annotated[int, Field(ge=0, le=100)] = 2
+    """Summaries and extractions of facts under way in one worker; 0: it makes none."""
+
     # providers, all workers together
     openai_concurrency: Positive | None = None
     openai_rpm: Positive | None = None

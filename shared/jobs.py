@@ -90,6 +90,9 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
     a kept answer to the same question, or a sentence that says so."""
     cache: str | None = None
     """`exact`: the reply was there already, from the same question asked before."""
+    context: dict[str, Any] | None = None
+    """What the reply was made without. `recall`: `words_only` (no search by meaning) or `none`, and `why`; `left_out`:
+    earlier messages there was no room for; `cut`: the message itself was shown without its middle. Null: nothing."""
     error: JobError | None = None
     usage: Usage | None = None
     cost_nano_usd: int | None = None
@@ -118,6 +121,7 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
             "incomplete": self.incomplete,
             "degraded": self.degraded,
             "cache": self.cache,
+            "context": self.context,
             "error": None if self.error is None else msgspec.to_builtins(self.error),
             "attempts": self.attempts,
             "position": self.position,
@@ -150,7 +154,7 @@ def from_hash(job_id: str, fields: dict[bytes, bytes], position: int | None) -> 
     state = JobState(fields[b"state"].decode())
     reply = fields.get(b"reply")
     error, usage, metadata = fields.get(b"error"), fields.get(b"usage"), fields.get(b"metadata")
-    asked = fields.get(b"asked")
+    asked, context = fields.get(b"asked"), fields.get(b"context")
     return JobRecord(
         id=job_id,
         tenant=fields[b"tenant"].decode(),
@@ -169,6 +173,7 @@ def from_hash(job_id: str, fields: dict[bytes, bytes], position: int | None) -> 
         incomplete=text(b"incomplete"),
         degraded=_degraded(fields.get(b"degraded")),
         cache=text(b"cache"),
+        context=msgspec.json.decode(context) if context else None,
         error=msgspec.json.decode(error, type=JobError) if error else None,
         usage=msgspec.json.decode(usage, type=Usage) if usage else None,
         cost_nano_usd=number(b"cost_nano_usd"),

@@ -39,6 +39,8 @@
     sb:money:closed          string  Unix ms at which that was noticed
     sb:money:lock            string  token of the process that makes the counters anew
     sb:money:unposted        zset    worker with ledger rows that only its memory has → Unix ms until which to wait
+    sb:background:held:tasks hash    id of a memory task → its claim: the fence of its calls (workers.background)
+    sb:background:leases     zset    `tasks` → Unix ms: what they hold at a provider is given back by whoever takes over
     sb:cache:<tenant>:<hash> string  `<kept at, Unix ms> <answer (JSON)>` of the response cache; expires by itself
     sb:flight:<tenant>:<hash> string token of whoever asks a model for such an answer now; `-`: all ask by themselves
     sb:erased:<tenant>       string  Unix ms at which a user of the tenant was erased: nothing asked before is kept
@@ -58,6 +60,8 @@ INBOX = "sb:inbox"
 WORKING = "sb:working"
 DEPLOYMENT = "sb:deployment"
 MONEY = "sb:money"
+BACKGROUND = "sb:background"
+"""In the place of a queue's key where no queue is: memory tasks wait in Postgres."""
 UNPOSTED = "sb:money:unposted"
 PROBE = "sb:probe"
 SCRAPE = "sb:scrape"

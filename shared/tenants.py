@@ -77,6 +77,19 @@ class AgentOverride(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     prefer_quality: bool | None = None
 
 
+class MemorySettings(msgspec.Struct, frozen=True, kw_only=True):
+    """When what was said is worked up. Postgres reads it itself, where it decides what is due (`memory_task_due`)."""
+
+    summary_after: int = 20
+    """Messages that no summary has yet; more than these are summed up, all but the newest."""
+    facts: bool = True
+    """Whether facts about users are kept at all."""
+    facts_after: int = 10
+    """Messages in which nobody has looked for facts yet; then somebody does."""
+    quiet_s: int = 60
+    """So long after the last message somebody looks, however few there are."""
+
+
 class TenantSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Everything, with the plan's defaults in place."""
 
@@ -99,6 +112,7 @@ class TenantSettings(msgspec.Struct, frozen=True, kw_only=True):
     degraded_reply: str | None = None
     """What users are told when no model may or can answer; None: as the agent or the deployment has it."""
     retention_days: int = 90
+    memory: MemorySettings = MemorySettings()
     cache_ttl_s: int | None = None
     """How long an answer is given again to the same question; 0: never, None: as the deployment has it."""
     cors_origins: tuple[str, ...] = ()
@@ -165,6 +179,7 @@ _FREE: Document = {
         "block": 0.95,
     },
     "retention_days": 90,
+    "memory": {"summary_after": 20, "facts": True, "facts_after": 10, "quiet_s": 60},
 }
 
 

@@ -50,6 +50,9 @@ _waits = _histogram("provider_wait", "Turns that had to wait for a provider.", "
 _under_way = Gauge("switchboard_model_calls_running", "Model calls under way.", ["provider"], registry=REGISTRY)
 _degraded = _counter("replies_degraded", "Replies that no model made.", "agent", "why", "source")
 
+_recalls = _counter("recalls", "Turns of agents with memory, by what they recalled with.", "agent", "result")
+_tasks = _counter("memory_tasks", "Claims of memory's tasks that are over.", "kind", "outcome")
+
 cache_lookups = _counter("cache_lookups", "Questions that may have a kept answer.", "agent", "result")
 cache_wait = _histogram("cache_wait", "From the question to the kept answer.", "agent")
 cache_saved = _counter("cache_saved_usd", "What kept answers would have cost, in USD.", "agent", "provider", "model")
@@ -119,6 +122,15 @@ def calling(provider: str) -> Iterator[None]:
 def count_degraded(agent: str, why: str, source: str) -> None:
     """`why`: budget or providers; `source`: cached or template."""
     child(_degraded, agent, why, source).inc()
+
+
+def count_recall(agent: str, result: str) -> None:
+    """`whole`, `words_only` or `none`."""
+    child(_recalls, agent, result).inc()
+
+
+def count_task(kind: str, outcome: str) -> None:
+    child(_tasks, kind, outcome).inc()
 
 
 def count_saved(row: LedgerRow) -> None:

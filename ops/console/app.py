@@ -46,6 +46,7 @@ from ops.console.routes.deliveries import (
 )
 from ops.console.routes.health import live, ready
 from ops.console.routes.metrics import metrics, metrics_targets
+from ops.console.routes.profiles import FactResource, FactsResource, ProfileResource
 from ops.console.routes.queues import list_queues
 from ops.console.routes.tenants import (
     KeyResource,
@@ -62,6 +63,7 @@ from ops.console.upkeep import kept_up
 from ops.dead.desk import Desk
 from ops.deliveries.books import DeliveryBooks
 from ops.deliveries.gate import Gate
+from ops.profiles.books import ProfileBooks
 from ops.tenants.books import TenantBooks
 from ops.usage.books import UsageBooks
 from ops.usage.route import show_usage
@@ -123,6 +125,9 @@ ROUTES = [
     Route("/v1/channels/{channel_id}/rotate", rotate_channel, methods=["POST"]),
     Route("/v1/channels/{channel_id}/resume", resume_channel, methods=["POST"]),
     Route("/v1/channels/{channel_id}/kept", list_kept, methods=["GET"]),
+    Route("/v1/users/{user_id}/profile", ProfileResource),
+    Route("/v1/users/{user_id}/facts", FactsResource),
+    Route("/v1/users/{user_id}/facts/{topic}", FactResource),
     Route("/v1/usage", show_usage),
     Route("/v1/endpoints", EndpointsResource),
     Route("/v1/endpoints/{endpoint_id}", EndpointResource),
@@ -208,6 +213,7 @@ async def opened(settings: Settings) -> AsyncIterator[Console]:
             channels=ChannelBooks(pool, books, commands, Sealer(settings.credentials_key.get_secret_value()), agents),
             users=users,
             errands=errands,
+            profiles=ProfileBooks(pool),
             usage_of_tenant=await UsageBooks.over(pool),
             usage_of_all=await UsageBooks.over(ops_pool),
             deliveries_of_tenant=await DeliveryBooks.over(pool, settings, gate),

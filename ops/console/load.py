@@ -50,8 +50,8 @@ class Load:
         return generate_latest(registry)
 
     def _parts(self) -> Mapping[str, Callable[[CollectorRegistry], Awaitable[None]]]:
-        dead = {"dead_jobs": self._dead_jobs} if self._books else {}
-        return {"queues": self._queues, "models": self._models, "redis_memory": self._memory, **dead}
+        of_all = {"dead_jobs": self._dead_jobs, "memory_tasks": self._memory_tasks} if self._books else {}
+        return {"queues": self._queues, "models": self._models, "redis_memory": self._memory, **of_all}
 
     async def _queues(self, registry: CollectorRegistry) -> None:
         stats = await read_stats(self._commands, self._names, slots_per_worker=self._slots)
@@ -74,6 +74,15 @@ class Load:
         gauge = Gauge("switchboard_dead_jobs", "Dead jobs nobody has dealt with.", ["agent"], registry=registry)
         for row in rows:
             gauge.labels(row["agent"]).set(row["jobs"])
+
+    async def _memory_tasks(self, registry: CollectorRegistry) -> None:
+        rows = await self._books.fetch(queries["memory_task_load"]) if self._books else []
+        due = Gauge("switchboard_memory_tasks_due", "Summaries and facts to be made.", ["kind"], registry=registry)
+        text = "For how long the oldest of them has been due."
+        oldest = Gauge("switchboard_memory_task_oldest_seconds", text, ["kind"], registry=registry)
+        for row in rows:
+            due.labels(row["kind"]).set(row["due"])
+            oldest.labels(row["kind"]).set(row["oldest_s"])
 
 
 async def _told(part: Awaitable[None]) -> bool:

@@ -16,6 +16,7 @@ from ops.channels.books import ChannelBooks
 from ops.console.load import Load
 from ops.dead.desk import Desk
 from ops.deliveries.books import DeliveryBooks
+from ops.profiles.books import ProfileBooks
 from ops.tenants.books import TenantBooks
 from ops.usage.books import UsageBooks
 from ops.users.books import UserBooks
@@ -70,6 +71,7 @@ class Console:
     channels: ChannelBooks
     users: UserBooks
     errands: Errands
+    profiles: ProfileBooks
     usage_of_tenant: UsageBooks
     usage_of_all: UsageBooks
     deliveries_of_tenant: DeliveryBooks

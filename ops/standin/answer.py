@@ -13,6 +13,7 @@ import msgspec
 
 from ops.standin.ask import Ask
 from ops.standin.behaviour import Finish, Rule, ToolCall
+from ops.standin.extraction import extracted
 from ops.standin.tokenizer import Piece, count, pad, split
 
 _QUOTED_CHARS = 1_000
@@ -114,6 +115,8 @@ def _tool_part(call: ToolCall) -> Part:
 def _reply(ask: Ask, rule: Rule) -> str:
     if rule.reply is not None:
         return _filled(rule.reply, ask) if "{" in rule.reply else rule.reply
+    if ask.wants_json:
+        return extracted(ask.last_user_text)
     if (result := ask.tool_result) is not None:
         return f"The tool answered: “{_quoted(result)}”. {_account(ask.user_texts)}"
     return _account(ask.user_texts)

@@ -41,6 +41,8 @@ class Ask:
     """Tools are offered and not forbidden."""
     inputs: bool = False
     """`said` are texts by themselves, no conversation."""
+    wants_json: bool = False
+    """The reply is to be JSON."""
     extras: dict[str, Any] = field(default_factory=dict)
     """What only the dialect itself understands, e.g. request fields that it echoes."""
 

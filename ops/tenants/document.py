@@ -177,6 +177,13 @@ class BudgetsPart(_Part):
     block: _Share | None = None
 
 
+class MemoryPart(_Part):
+    summary_after: Annotated[int, Field(ge=10, le=1_000), _WHOLE] | None = None
+    facts: bool | None = None
+    facts_after: Annotated[int, Field(ge=1, le=1_000), _WHOLE] | None = None
+    quiet_s: Annotated[int, Field(ge=0, le=86_400), _WHOLE] | None = None
+
+
 class SettingsDocument(_Part):
     plan: Plan | None = None
     unlimited: bool | None = None
@@ -193,6 +200,7 @@ class SettingsDocument(_Part):
     greeting: Annotated[str, Field(min_length=1, max_length=2_000), _STORABLE] | None = None
     degraded_reply: Annotated[str, Field(min_length=1, max_length=2_000), _STORABLE] | None = None
     retention_days: Annotated[int, Field(ge=1, le=3_650), _WHOLE] | None = None
+    memory: MemoryPart | None = None
     cache_ttl_s: Annotated[int, Field(ge=0, le=86_400), _WHOLE] | None = None
     cors_origins: Annotated[list[_Origin], Field(max_length=100)] | None = None
 

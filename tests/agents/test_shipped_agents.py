@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from agents import registry
-from agents.api import Agent, Completion, Message, Prompt, Turn
+from agents.api import NOTHING, Agent, Completion, Message, Prompt, Turn
 from shared.jobs import Usage
 from workers.ledger.prices import price
 
@@ -18,6 +18,7 @@ class Answering:
     """A context whose model ends every reply as told; keeps what it was asked."""
 
     max_tokens = 321
+    remembered = NOTHING
 
     def __init__(self, history: tuple[Message, ...] = (), finish: str = "stop") -> None:
         self.history = history

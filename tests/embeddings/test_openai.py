@@ -76,7 +76,7 @@ async def test_a_text_that_is_too_long_is_cut_by_its_tokens(embedder: OpenAIEmbe
     assert embedder.count(text) == MAX_TOKENS
     embedded = await embedder.embed([text], "document", timeout_s=10)
     assert embedded.vectors[0] is not None
-    cut = tokens.cut(text, MODEL, MAX_TOKENS)
+    cut = tokens.beginning(text, MODEL, MAX_TOKENS)
     assert text.startswith(cut)
     assert MAX_TOKENS - 4 <= tokens.count(cut, MODEL) <= MAX_TOKENS
 

@@ -15,6 +15,7 @@ from tests.embeddings.harness import SHORT, SMALL, Memory
 from tests.queue.harness import QUEUE, Bench
 from workers.embeddings import query
 from workers.embeddings.query import Late, QueryEmbedder, QueryVector
+from workers.erasure.subjects import Subjects
 from workers.ledger import prices
 from workers.ledger.book import Amount
 from workers.ledger.purse import Purse, Settlement
@@ -52,7 +53,7 @@ async def asking(memory: Memory, database: Database) -> AsyncIterator[Asking]:
         await bench.join("w1")
         job_id = await bench.accept("c1")
         (claimed,) = await bench.claim("w1")
-        store = TurnStore(pool)
+        store = TurnStore(pool, Subjects([b"k" * 32]))
         purse, late = Purse(bench.commands, QUEUE), LateRows(bench.commands, store, lease_s=1.0)
         money = Money(prices.shipped(), DeploymentBudgets.of(memory.settings), purse, _never, late)
         payload = TurnPayload(job_id=job_id, tenant="acme", agent="support", conversation_id="c1", message="?")

@@ -1,9 +1,11 @@
 """Turns and calls as the workers hand them to the database, with every field; keyword arguments replace some."""
 
+import json
 import time
 from typing import Any
 
 from shared.ids import uuid7
+from sql import queries
 
 CREATED_US = 1_795_246_200_000_001
 """2026-11-21T07:30:00.000001Z"""
@@ -109,3 +111,21 @@ def brought(channel_id: str, mark: str = "x") -> list[dict[str, Any]]:
         {**head, "message_id": "wamid.1", "state": "sent", "recipient": mark},
         {**head, "digest": "d", "reason": mark, "payload": {"mark": mark}},
     ]
+
+
+async def remember(ops: Any, tenant: str, mark: str = "x") -> None:
+    """A task, a summary and a fact of a conversation and a user there are; `ops` sees all tenants."""
+    await ops.execute(
+        "INSERT INTO memory_tasks (tenant_id, conversation_id, kind, error) VALUES ($1, 'conversation-1', 'facts', $2)",
+        tenant,
+        json.dumps({"message": mark}),
+    )
+    await ops.execute(
+        "INSERT INTO conversation_summaries (tenant_id, conversation_id, upto_seq, body, prompt_version, model) "
+        "VALUES ($1, 'conversation-1', 1, $2, 1, 'm')",
+        tenant,
+        mark,
+    )
+    await ops.execute(queries["put_fact"], tenant, "user-1", "topic", mark, mark)
+    entries = json.dumps({"name": {"value": mark, "sources": []}})
+    await ops.execute(queries["change_profile"], tenant, "user-1", entries, [], mark)

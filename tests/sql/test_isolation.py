@@ -10,7 +10,7 @@ import pytest
 from shared.db import Pool, jsonb
 from shared.ids import uuid7
 from sql import queries
-from tests.sql.shapes import DEAD, a_call, a_channel, a_failed_call, a_turn, brought, replying
+from tests.sql.shapes import DEAD, a_call, a_channel, a_failed_call, a_turn, brought, remember, replying
 
 TENANTS = ("alpha", "beta")
 KEYS = {"alpha": "a" * 64, "beta": "b" * 64}
@@ -29,6 +29,7 @@ async def jobs(owner: Pool, ops: Pool, commit: Any) -> dict[str, str]:
         await owner.fetchrow(queries["turn_takeover"], tenant, uuid7(), 1, "conversation-1", 10, 7)
         await owner.execute(queries["forget_response"], tenant, uuid7())
         await owe_and_alert(owner, ops, tenant)
+        await remember(ops, tenant)
         await owner.execute(queries["switch_tenant"], tenant, True, "test")
         await owner.execute(queries["switch_tenant"], tenant, False, "test")
         await owner.fetchval(queries["create_channel"], tenant, CHANNELS[tenant], jsonb(a_channel()), "sealed", "test")

@@ -21,7 +21,7 @@ from shared.sealing import Sealer
 from shared.tenants import Document
 from sql import queries
 from tests.ingress.harness import sha256
-from tests.sql.shapes import DEAD, a_call, a_channel, a_failed_call, a_turn, brought, replying
+from tests.sql.shapes import DEAD, a_call, a_channel, a_failed_call, a_turn, brought, remember, replying
 
 VICTIM, NEIGHBOUR = "alpha", "beta"
 MARK = "only alpha may read this"
@@ -54,6 +54,7 @@ async def settle(app: asyncpg.Connection, ops: asyncpg.Connection) -> dict[str, 
         dead = a_turn(**DEAD) | {"message": mark, "traceback": mark}
         await app.fetchrow(queries["commit_turn"], tenant, json.dumps(done))
         await app.fetchrow(queries["end_job"], tenant, json.dumps(dead))
+        await remember(ops, tenant, mark)
         channel = json.dumps(a_channel(name=mark, settings={"phone_number_id": mark}))
         credentials = json.dumps({"app_secrets": [mark], "verify_token": mark}).encode()
         sealed = Sealer(SEALING_KEY).seal(credentials, about=f"{tenant}/{CHANNELS[tenant]}")
@@ -96,6 +97,7 @@ def _argument(place: int, kind: str, jobs: dict[str, str]) -> Any:
         "uuid": jobs["alpha_dead"],
         "int4": 100,
         "int8": 100,
+        "float8": 1.0,
         "bool": True,
         "jsonb": json.dumps({"tenant": NEIGHBOUR}),
         "text[]": ["chat"],
@@ -160,6 +162,12 @@ EXACT: dict[str, Any] = {
     "remove_alert": lambda _jobs: [NEIGHBOUR, ALERT],
     "test_alert": lambda _jobs: [NEIGHBOUR, ALERT, "beta"],
     "list_alert_events": lambda _jobs: [NEIGHBOUR, None, 100],
+    "turn_context_memory": lambda jobs: [
+        *(NEIGHBOUR, jobs["alpha_dead"], 1, CONVERSATION, 10, USER, MARK, None, None, 1_500, 20)
+    ],
+    "turn_memory": lambda _jobs: [NEIGHBOUR, CONVERSATION, USER, 10, MARK, None, None, 1_500, 20],
+    "put_fact": lambda _jobs: [NEIGHBOUR, USER, "topic", "x", "beta"],
+    "erase_facts": lambda _jobs: [NEIGHBOUR, USER, None],
     "usage_report": lambda _jobs: [
         json.dumps({"tenant": NEIGHBOUR}),
         ["tenant", "domain"],

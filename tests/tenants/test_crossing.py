@@ -30,6 +30,7 @@ from tests.tenants.crossing import (
     CONVERSATION,
     MARK,
     NEIGHBOUR,
+    USER,
     VICTIM,
     arguments,
     every_query,
@@ -206,12 +207,14 @@ async def test_no_endpoint_crosses(
             "endpoint_id": jobs["alpha_endpoint"],
             "delivery_id": jobs["alpha_delivery"],
             "name": ALERT,
+            "user_id": USER,
+            "topic": "topic",
         }
         url = re.sub(r"\{(\w+)(:\w+)?\}", lambda found: own[found[1]], path)  # noqa: B023 - used at once
         response = await doors[door].request(method, url, json=_body(path))
         assert response.status_code < 500 or path.startswith("/health/"), response.text  # no worker runs here
         assert MARK not in response.text
-        if set(names) - {"agent_id", "model"}:
+        if set(names) - {"agent_id", "model", "user_id", "topic"}:  # the neighbour has a user of that name, too
             # PUT would make an alert of that name of the neighbour's own, if its body were one
             assert response.status_code in ({422} if method == "PUT" else {403, 404}), response.text
         if door == "console" and path.startswith("/v1/"):
@@ -238,6 +241,7 @@ async def test_the_victim_itself_is_let_in(doors: dict[str, httpx.AsyncClient], 
     alerts = (f"/v1/alerts/{ALERT}", "/v1/alerts", "/v1/alert-events")
     of_tenant = ("/v1/tenants/alpha", "/v1/tenants/alpha/keys", f"/v1/channels/{CHANNELS[VICTIM]}")
     tenant = (f"/v1/dead-jobs/{jobs['alpha_dead']}", *of_tenant)
-    for path in (*tenant, *outbox, *alerts):
+    of_user = (f"/v1/users/{USER}/profile", f"/v1/users/{USER}/facts")
+    for path in (*tenant, *outbox, *alerts, *of_user):
         assert MARK in (await console.get(path)).text
     assert jobs["alpha_dead"] in (await console.get("/v1/dead-jobs")).text

@@ -23,6 +23,7 @@ from shared.telemetry.metrics import vitals
 from sql import queries
 from workers.alerts.judge import Judge
 from workers.alerts.watch import watch
+from workers.background.opened import memory_minded
 from workers.delivery.books import DeliveryBooks, lease_s
 from workers.delivery.courier import Courier
 from workers.delivery.forget import keep_forgetting
@@ -81,6 +82,7 @@ async def open_courier(settings: Settings, *, lookup: Lookup | None = None) -> A
         await stack.enter_async_context(vitals(lambda: [commands], lambda: [pool]))
         address = await stack.enter_async_context(serving(settings, lambda: ("courier", courier.state), pool))
         await stack.enter_async_context(announced(commands, NAME, address))
+        await stack.enter_async_context(memory_minded(settings, commands, pool))
         if settings.memory_writer:
             await stack.enter_async_context(writing(pool))
             await stack.enter_async_context(embedding(settings, commands, pool))

@@ -77,7 +77,7 @@ class OpenAIEmbedder:
         """See `Embedder.embed`; `purpose` makes no difference here."""
         body: dict[str, Any] = {
             "model": self.model,
-            "input": [tokens.cut(text, self.model, MAX_TOKENS) or _EMPTY for text in texts],
+            "input": [tokens.beginning(text, self.model, MAX_TOKENS) or _EMPTY for text in texts],
             "encoding_format": "base64",
         }
         if self._shortened:

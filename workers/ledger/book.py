@@ -86,6 +86,11 @@ class Call:
         self._first_text_at: float | None = None
         self._seen: list[str] = []
 
+    def of_kind(self, kind: str) -> "Call":
+        """Itself, to be booked as that."""
+        self.row = msgspec.structs.replace(self.row, kind=kind)
+        return self
+
     def begin(self) -> None:
         """It is made now: whatever it waited for is not the provider's."""
         self._started_at = time.monotonic()

@@ -34,6 +34,11 @@ _SLICE_CHARS = 100_000
 Slices this long are far from that, take 20 ms at worst and add a token or two per cut."""
 
 
+_CUT = "\n[… part of this text is left out …]\n"
+_MOST_CHARS_A_TOKEN = 24
+"""Of a text that is to be cut, so much for each token is looked at; a run of blanks has more, and is cut shorter."""
+
+
 class _Encoding(NamedTuple):
     """What makes an encoding, besides its ranks; `tiktoken_ext.openai_public` holds the originals."""
 
@@ -89,7 +94,7 @@ def count(text: str, model: str = "") -> int:
     return _expected_by_claude(tokens) if _is_claude(model) else tokens
 
 
-def cut(text: str, model: str, limit: int) -> str:
+def beginning(text: str, model: str, limit: int) -> str:
     """The beginning of `text` that has at most `limit` tokens in the model's encoding; a character is never split."""
     if len(text) * 4 <= limit:  # no character has more bytes, no token fewer than one
         return text
@@ -106,6 +111,54 @@ def count_chat(texts: Iterable[str], model: str = "") -> int:
     """Like `count`, for chat messages (the system prompt is one), framing included."""
     tokens = _exact_chat(texts, model)
     return _expected_by_claude(tokens) if _is_claude(model) else tokens
+
+
+def message(text: str, model: str = "") -> int:
+    """Tokens that one more message of a chat adds."""
+    tokens = _FRAME_PER_MESSAGE + _exact(text, model)
+    return _expected_by_claude(tokens) if _is_claude(model) else tokens
+
+
+def frame(model: str = "") -> int:
+    """Tokens of a chat before its first message."""
+    return _expected_by_claude(_FRAME_PER_PROMPT) if _is_claude(model) else _FRAME_PER_PROMPT
+
+
+def at_most(utf8_bytes: int, messages: int, model: str = "") -> int:
+    """No chat of so many bytes in so many messages has more tokens."""
+    tokens = _FRAME_PER_PROMPT + messages * _FRAME_PER_MESSAGE + utf8_bytes
+    return _expected_by_claude(tokens) if _is_claude(model) else tokens
+
+
+def cut(text: str, most: int, model: str = "") -> str:
+    """`text` in at most `most` tokens: its beginning and its end, and between them a line that says so."""
+    whole = count(text, model)
+    if whole <= most:
+        return text
+    name = encoding_name(model)
+    room = (2 * most // 3 if _is_claude(model) else most) - len(encoding(name).encode_ordinary(_CUT))
+    if room <= 1:
+        return ""
+    head, tail = (room + 1) // 2, room // 2
+    while True:
+        shorter = _head(text, head, name) + _CUT + _tail(text, tail, name)
+        excess = count(shorter, model) - most
+        if excess <= 0 or head + tail == 0:
+            return shorter
+        head, tail = max(0, head - excess), max(0, tail - excess)  # tokens fall otherwise where texts meet
+
+
+def _head(text: str, most: int, name: str) -> str:
+    """Half a character at the cut goes with the rest."""
+    encode, decode = encoding(name).encode_ordinary, encoding(name).decode
+    return decode(encode(text[: _MOST_CHARS_A_TOKEN * most])[:most]).rstrip("\ufffd")
+
+
+def _tail(text: str, most: int, name: str) -> str:
+    if most == 0:
+        return ""
+    encode, decode = encoding(name).encode_ordinary, encoding(name).decode
+    return decode(encode(text[-_MOST_CHARS_A_TOKEN * most :])[-most:]).lstrip("\ufffd")
 
 
 def count_prompt(prompt: Prompt, model: str = "") -> int:
@@ -134,6 +187,11 @@ def margin(tokens: int) -> int:
 def as_counted_by(model: str, o200k_tokens: int) -> int:
     """What `model` makes of a text that has that many tokens in o200k_base, near enough to compare prices."""
     return _expected_by_claude(o200k_tokens) if _is_claude(model) else o200k_tokens
+
+
+def counts_like(model: str) -> str:
+    """The same for two models that count every text alike."""
+    return f"{encoding_name(model)}{' claude' if _is_claude(model) else ''}"
 
 
 def _texts(prompt: Prompt) -> list[str]:

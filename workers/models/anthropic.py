@@ -165,6 +165,8 @@ def _body(prompt: Prompt, model: str, user: str | None) -> dict[str, Any]:
     }
     if prompt.system:
         body["system"] = [{"type": "text", "text": prompt.system, "cache_control": {"type": "ephemeral"}}]
+    if prompt.json_schema is not None:
+        body["output_config"] = {"format": {"type": "json_schema", "schema": prompt.json_schema}}
     if prompt.temperature is not None:
         body["temperature"] = prompt.temperature
     if user is not None:

@@ -139,6 +139,9 @@ class OpenAIModel:
             "stream_options": {"include_usage": True},
             self._limit_name(model): prompt.max_tokens,
         }
+        if prompt.json_schema is not None:
+            schema = {"name": "reply", "schema": prompt.json_schema, "strict": True}
+            body["response_format"] = {"type": "json_schema", "json_schema": schema}
         if prompt.temperature is not None:
             body["temperature"] = prompt.temperature
         if user is not None:

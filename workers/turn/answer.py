@@ -9,7 +9,7 @@ import time
 from dataclasses import replace
 from typing import Protocol
 
-from agents.api import Completion, Message, Prompt, Turn
+from agents.api import Completion, Message, Prompt, Remembered, Reply, Turn
 from shared.errors import AgentError, LeaseLost, SwitchboardError, Unavailable, UpstreamUnavailable
 from shared.wire import TurnPayload
 from workers import metrics
@@ -20,6 +20,7 @@ from workers.queue.scripts import Claimed
 from workers.turn.calling import Calling, Providers
 from workers.turn.degrade import degraded
 from workers.turn.kept import hit_row, may_be_shown_again, question_of
+from workers.turn.recollect import Embedding
 from workers.turn.retry import RetryPolicy
 from workers.turn.spending import Spending
 from workers.turn.work import Done, Failed, Outcome, Retry, Work, job_error, now_us, traceback_of
@@ -28,11 +29,17 @@ REASONING_HEADROOM_TOKENS = 4_000
 """Added once when a reply came back empty because reasoning used up its bound."""
 
 
+_AFTER_GREETING = "\n\n"
+
+
 class Desk(Protocol):
     """What the worker offers a running turn: a way to its readers, and answers there are."""
 
     @property
     def cache(self) -> Cache | None: ...
+
+    @property
+    def embedding(self) -> Embedding | None: ...
 
     def say(self, job: Claimed, text: str) -> None: ...
 
@@ -59,6 +66,10 @@ class TurnContext:
     @property
     def history(self) -> tuple[Message, ...]:
         return self._work.history
+
+    @property
+    def remembered(self) -> Remembered:
+        return self._work.remembered
 
     async def complete(self, prompt: Prompt) -> Completion:
         began = time.monotonic()
@@ -104,9 +115,12 @@ class TurnContext:
         """To readers, in place of whatever this attempt has shown them so far."""
         if self._shown:
             await self._desk.take_back(self._work.job)
+            self._shown = False
         self._say(text)
 
     def _say(self, text: str) -> None:
+        if not self._shown and self._work.greeting:
+            self._desk.say(self._work.job, self._work.greeting + _AFTER_GREETING)
         self._shown = True
         self._desk.say(self._work.job, text)
 
@@ -130,7 +144,7 @@ async def answer(work: Work, context: TurnContext, policy: RetryPolicy, degraded
     fault: Exception
     try:
         async with asyncio.timeout(work.agent.timeout_s):
-            return Done(await work.agent.answer(turn, context))
+            return Done(_greeted(work, await work.agent.answer(turn, context)))
     except (LeaseLost, Unavailable):  # not ours to answer, or not here
         raise asyncio.CancelledError from None
     except TimeoutError:
@@ -140,8 +154,12 @@ async def answer(work: Work, context: TurnContext, policy: RetryPolicy, degraded
     outcome = _judge(fault, work, policy)
     if isinstance(outcome, Failed) and (instead := await degraded(fault, work, context, degraded_reply)):
         await context.show_instead(instead.reply.text)
-        return instead
+        return replace(instead, reply=_greeted(work, instead.reply))
     return outcome
+
+
+def _greeted(work: Work, reply: Reply) -> Reply:
+    return replace(reply, text=work.greeting + _AFTER_GREETING + reply.text) if work.greeting else reply
 
 
 def _judge(error: Exception, work: Work, policy: RetryPolicy) -> Retry | Failed:

@@ -18,6 +18,8 @@ from shared.errors import AccountRejected, AgentError, UpstreamError, UpstreamUn
 from shared.ids import uuid7
 from shared.telemetry import tracing
 from workers import metrics
+from workers.context.fit import Fitted, fitted
+from workers.ledger import tokens
 from workers.ledger.book import Call, LedgerRow, open_call
 from workers.ledger.prices import PriceList
 from workers.ledger.purse import Blocked, Busy, Down, Held
@@ -37,33 +39,46 @@ class Providers:
     lines: Lines
     timeout_s: float
     """Of one call."""
+    context_tokens: int
+    """The longest prompt."""
 
     @classmethod
     def of(cls, settings: Settings, models: Mapping[str, ChatModel]) -> "Providers":
-        return cls(models, Terms(settings), Lines(), settings.model_timeout_s)
+        return cls(models, Terms(settings), Lines(), settings.model_timeout_s, settings.context_tokens)
 
 
 class Calling:
     """Of one attempt. `say` shows text to the turn's readers."""
 
     def __init__(
-        self, work: Work, providers: Providers, prices: PriceList, spending: Spending, say: Callable[[str], None]
+        self,
+        work: Work,
+        providers: Providers,
+        prices: PriceList,
+        spending: Spending,
+        say: Callable[[str], None],
+        *,
+        kind: str = "chat",
+        patient: bool = True,
     ) -> None:
+        """`kind` is the ledger's. Not `patient`: a busy provider is a failure, and no turn waits behind this call."""
         self._work, self._prices, self._spending, self._say = work, prices, spending, say
         self._models, self._terms, self._lines = providers.models, providers.terms, providers.lines
-        self._timeout_s = providers.timeout_s
+        self._kind, self._patient = kind, patient
+        self._timeout_s, self._context_tokens = providers.timeout_s, providers.context_tokens
 
     async def ask(self, prompt: Prompt) -> Completion:
         """Raises UpstreamError when every candidate failed or is down, BudgetExhausted when none may be paid."""
         agent = self._work.agent
         if agent is None:
             raise AgentError("no such agent", code="unknown_agent")
-        candidates = route(agent, prompt, self._models, self._prices, datetime.now(UTC))
+        fits = _Fits(prompt, self._context_tokens)
+        candidates = route(agent, fits.of("").prompt, self._models, self._prices, datetime.now(UTC))
         failures: list[UpstreamError] = []
         while candidates:
-            call = await self._reserved(prompt, candidates, failures)
+            call = await self._reserved(fits, candidates, failures)
             try:
-                return await self._made(call, prompt)
+                return await self._made(call, self._shown(fits, call.row.model))
             except UpstreamError as error:
                 if call.seen or not passes_on(error):
                     raise
@@ -74,17 +89,23 @@ class Calling:
                 metrics.count_fallback(*failed)
         raise best(failures)
 
+    def _shown(self, fits: "_Fits", model: str) -> Prompt:
+        """The prompt as this model is sent it; the turn notes what was left out."""
+        fit = fits.of(model)
+        self._work.note_left_out(fit.left_out, cut=fit.cut)
+        return fit.prompt
+
     async def _reserved(
-        self, prompt: Prompt, candidates: Sequence[Candidate], failures: Sequence[UpstreamError]
+        self, fits: "_Fits", candidates: Sequence[Candidate], failures: Sequence[UpstreamError]
     ) -> Call:
         """The call that is paid for and has its place at its provider; while a provider is busy it waits in line."""
         async with self._lines.place(candidates[0].provider) as place:
             while True:
-                calls = self._open(prompt, candidates)
+                calls = self._open(fits, candidates)
                 answer = await self._spending.reserve(
                     calls,
                     cheap=[each.cheap for each in candidates],
-                    terms=[self._terms_of(call, prompt) for call in calls],
+                    terms=[self._terms_of(call) for call in calls],
                 )
                 match answer:
                     case Held(index, past):
@@ -104,6 +125,8 @@ class Calling:
         """Raises when it is not worth waiting: all that may be asked are down for longer than patience lasts."""
         metrics.count_refusal(candidate.provider, candidate.model, answer.reason)
         wait_s = answer.retry_after_ms / 1000
+        if not self._patient:
+            raise refused(candidate.provider, candidate.model, answer.reason, wait_s)
         if isinstance(answer, Busy):
             await place.wait(candidate.provider, wait_s)
             return
@@ -113,7 +136,7 @@ class Calling:
             raise refused(candidate.provider, candidate.model, answer.reason, wait_s)
         await asyncio.sleep(wait_s * draw(1.0, 1.25))
 
-    def _open(self, prompt: Prompt, candidates: Sequence[Candidate]) -> list[Call]:
+    def _open(self, fits: "_Fits", candidates: Sequence[Candidate]) -> list[Call]:
         """Ways to make one call; made anew for every question, as a wait is no part of the call."""
         work, call_id = self._work, uuid7()
         return [
@@ -121,17 +144,18 @@ class Calling:
                 work.payload,
                 work.user_id,
                 work.job,
-                prompt=prompt,
+                prompt=fits.of(candidate.model).prompt,
                 provider=candidate.provider,
                 model=candidate.model,
                 prices=self._prices,
                 call_id=call_id,
-            )
+            ).of_kind(self._kind)
             for candidate in candidates
         ]
 
-    def _terms_of(self, call: Call, prompt: Prompt) -> str:
-        return self._terms.of(call.row.provider, input_tokens=call.row.input_tokens, output_tokens=prompt.max_tokens)
+    def _terms_of(self, call: Call) -> str:
+        row = call.row
+        return self._terms.of(row.provider, input_tokens=row.input_tokens, output_tokens=row.max_tokens)
 
     async def _made(self, call: Call, prompt: Prompt) -> Completion:
         """The answer; whatever becomes of the call, it is settled."""
@@ -170,6 +194,20 @@ class Calling:
         if completion is None:
             raise UpstreamUnavailable("the stream ended without its end", provider=model.provider)
         return completion
+
+
+class _Fits:
+    """One prompt, packed for each model it may be sent to."""
+
+    def __init__(self, prompt: Prompt, limit: int) -> None:
+        self._prompt, self._limit = prompt, limit
+        self._made: dict[str, Fitted] = {}
+
+    def of(self, model: str) -> Fitted:
+        name = tokens.counts_like(model)
+        if name not in self._made:
+            self._made[name] = fitted(self._prompt, model, self._limit)
+        return self._made[name]
 
 
 def passes_on(error: UpstreamError) -> bool:

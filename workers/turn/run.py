@@ -30,6 +30,7 @@ from workers.turn.answer import Desk, TurnContext, answer
 from workers.turn.asked import given, instructed
 from workers.turn.calling import Providers
 from workers.turn.kept import cache_of
+from workers.turn.recollect import Recollection
 from workers.turn.retry import RetryPolicy
 from workers.turn.spending import Money, Spending
 from workers.turn.store import TurnEnd, TurnStore, persist
@@ -61,6 +62,7 @@ class TurnRunner:
         self._providers = Providers.of(settings, models)
         self._money = money
         self._store = store
+        self._recollection = Recollection(store, money, desk.embedding)
         self._desk = desk
         self._commands = commands
         self._leaving = leaving
@@ -137,7 +139,12 @@ class TurnRunner:
     async def _load(self, work: Work) -> Verdict | None:
         """What was said before, and whether this run is over already: then only its announcement is missing."""
         history = work.agent.history_messages if work.agent else 0
-        loaded = await self._store.load(work.payload, work.job, history, self._give_up(work))
+        give_up = self._give_up(work)
+        remembers = work.agent is not None and work.agent.memory
+        if remembers and work.job.first:
+            loaded = await self._recollection.load(work, history, give_up)
+        else:
+            loaded = await self._store.load(work.payload, work.job, history, give_up)
         await self._take_over_calls(work)
         if loaded.ended is not None:
             return _announce(loaded.ended)
@@ -154,7 +161,21 @@ class TurnRunner:
         if owner is not None and work.user_id is not None and owner != work.user_id:
             return await self._end(work, _other_user())
         work.user_id = work.user_id or owner
+        if remembers and not work.job.first:
+            await self._recollection.recall(work, history, give_up)
+        work.greeting = await self._greeting(work, new=loaded.spent is not None)
         return None
+
+    async def _greeting(self, work: Work, *, new: bool) -> str | None:
+        """On first contact: of a user once, of a conversation without a user when it begins (`new`). Programs that
+        speak OpenAI's form are not greeted: they asked for a model's answer and nothing else."""
+        text = work.settings.greeting or (work.agent.greeting if work.agent else None)
+        if text is None or work.payload.asked is not None or any(said.role == "assistant" for said in work.history):
+            return None
+        if work.user_id is None:
+            return text if new else None
+        greets = await self._store.claim_greeting(work.payload, work.user_id, self._give_up(work))
+        return text if greets else None
 
     async def _take_over_calls(self, work: Work) -> None:
         """Calls of earlier attempts: posted, with what their readers saw of those whose worker vanished, and settled.
@@ -257,7 +278,7 @@ class TurnRunner:
             record = await _undisturbed(self._store.end(work.payload.tenant, end, self._give_up(work)))
         if record.finished_us == end.finished_us:  # else another attempt came first, and told of it
             work.record = record
-        return _announce(record)
+        return _announce(record, work.context)
 
     def _turn_end(self, work: Work, outcome: Done | Failed) -> TurnEnd:
         job, payload = work.job, work.payload
@@ -292,6 +313,7 @@ class TurnRunner:
             incomplete=outcome.reply.incomplete if isinstance(outcome, Done) else None,
             degraded=outcome.degraded if isinstance(outcome, Done) else None,
             cache=cache_of(work) if isinstance(outcome, Done) else None,
+            context=work.context or None,
             error=error,
             payload=(work.raw_payload or taken_in.kept(payload, work.taken_in)) if failed else None,
             traceback=failed.traceback if failed else None,
@@ -303,7 +325,7 @@ class TurnRunner:
         return lambda: work.job.lost or self._leaving()
 
 
-def _announce(record: JobRecord) -> Ended:
+def _announce(record: JobRecord, context: dict[str, Any] | None = None) -> Ended:
     """Fields of the Redis record that say how the job ended."""
     fields: dict[str, Argument] = {
         "state": record.state.value,
@@ -320,6 +342,8 @@ def _announce(record: JobRecord) -> Ended:
         fields["reply"] = record.reply
     if record.degraded is not None:
         fields["degraded"] = record.degraded
+    if context := record.context or context:
+        fields["context"] = msgspec.json.encode(context)
     return Ended(fields)
 
 

@@ -33,6 +33,23 @@ from workers.turn.work import AttemptError
 logger = logging.getLogger("switchboard.turn")
 T = TypeVar("T")
 
+RECALL_TOKENS = 1_500
+RECALL_HITS = 20
+"""At most so much of what was said before comes back; the model is shown what fits of it."""
+
+
+class Sought(NamedTuple):
+    """What is recalled for: whose memory, what is said, and that as a vector (text of a halfvec) of a model."""
+
+    user_id: str | None
+    text: str
+    model_id: int | None = None
+    vector: str | None = None
+
+    @property
+    def args(self) -> tuple[object, ...]:
+        return self.text, self.model_id, self.vector, RECALL_TOKENS, RECALL_HITS
+
 
 class LoadedContext(msgspec.Struct, frozen=True):
     """What Postgres knew before the turn. `ended` is the record when this run is over already."""
@@ -44,6 +61,8 @@ class LoadedContext(msgspec.Struct, frozen=True):
     settings: TenantSettings
     spent: Amount | None = None
     """By this conversation so far; None: ask, should Redis not know it."""
+    memory: str | None = None
+    """What is remembered (JSON), where that was asked."""
 
 
 class TurnEnd(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,6 +93,7 @@ class TurnEnd(msgspec.Struct, frozen=True, kw_only=True):
     incomplete: str | None = None
     degraded: Degraded | None = None
     cache: str | None = None
+    context: dict[str, Any] | None = None
     error: JobError | None = None
     payload: TurnPayload | str | None = None
     """Kept for inspection; as text where it could not be read."""
@@ -121,12 +141,26 @@ class TurnStore:
         else:
             with tracing.span("db.query", "turn_takeover"):
                 row = await persist(lambda: self._row("turn_takeover", *asks, int(job.claim)), give_up)
-        ended = msgspec.json.decode(row["ended"], type=JobRecord) if row["ended"] else None
-        messages = tuple(msgspec.json.decode(row["history"], type=list[Message]))
-        settings = read_settings(row["settings"])
-        known = row["spent_nano_usd"] is not None
-        spent = Amount(row["spent_nano_usd"], row["spent_tokens"]) if known else None
-        return LoadedContext(ended, row["conversation_user"], messages, row["tenant_known"], settings, spent)
+        return _loaded(row)
+
+    async def load_remembering(self, payload: TurnPayload, job: Claimed, history: int, sought: Sought) -> LoadedContext:
+        """`load` for a job's first claim, with what is remembered. Tried once. Raises Unavailable."""
+        head = (payload.tenant, payload.job_id, job.run, payload.conversation_id, history)
+        with tracing.span("db.query", "turn_context_memory"):
+            query = queries["turn_context_memory"]
+            return _loaded(await self._pool.fetchrow(query, *head, sought.user_id, *sought.args))
+
+    async def memory(self, payload: TurnPayload, history: int, sought: Sought) -> str:
+        """What is remembered (JSON). Tried once. Raises Unavailable."""
+        head = (payload.tenant, payload.conversation_id, sought.user_id, history)
+        with tracing.span("db.query", "turn_memory"):
+            memory: str = await self._pool.fetchval(queries["turn_memory"], *head, *sought.args)
+        return memory
+
+    async def claim_greeting(self, payload: TurnPayload, user_id: str, give_up: Callable[[], bool]) -> bool:
+        """Whether this turn is the one that greets the user."""
+        args = (payload.tenant, user_id, payload.job_id)
+        return bool(await persist(lambda: self._pool.fetchval(queries["claim_greeting"], *args), give_up))
 
     async def end(self, tenant: str, end: TurnEnd, give_up: Callable[[], bool]) -> JobRecord:
         """The job's one end: this one, or that of whoever came first; or none, when its user was erased meanwhile: then
@@ -202,6 +236,18 @@ class TurnStore:
         rows = await self._pool.fetch(queries["commit_turns"], list(by_tenant), [*map(jsonb, by_tenant.values())])
         records: dict[str, str | None] = {row["job_id"]: row["record"] for row in rows}
         return [records[end.job_id] for _, end in ended]
+
+
+def _loaded(row: Row | None) -> LoadedContext:
+    if row is None:
+        raise RuntimeError("a context is one row")
+    ended = msgspec.json.decode(row["ended"], type=JobRecord) if row["ended"] else None
+    messages = tuple(msgspec.json.decode(row["history"], type=list[Message]))
+    settings = read_settings(row["settings"])
+    known = row["spent_nano_usd"] is not None
+    spent = Amount(row["spent_nano_usd"], row["spent_tokens"]) if known else None
+    memory = row.get("memory")
+    return LoadedContext(ended, row["conversation_user"], messages, row["tenant_known"], settings, spent, memory)
 
 
 async def persist(statement: Callable[[], Awaitable[T]], give_up: Callable[[], bool]) -> T:

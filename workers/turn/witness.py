@@ -108,6 +108,7 @@ class _Story:
             first_token_ms=None if first_s is None else _ms(first_s),
             **_spent(calls),
             kept_answers=len(kept),
+            **({"context": work.context} if work.context else {}),
             saved_usd=usd(sum(row.saved_nano_usd for row in kept)),
         )
 
@@ -126,6 +127,8 @@ class _Story:
         if work.errors and any(e.code == "worker_lost" and e.attempt == work.job.attempt - 1 for e in work.errors):
             child(metrics.taken_over, agent).inc()
         if work.record:
+            if work.agent is not None and work.agent.memory:
+                metrics.count_recall(agent, str(work.context.get("recall", "whole")))
             state = work.record.state.value
             child(metrics.jobs_ended, agent, state).inc()
             child(metrics.job_duration, agent, state).observe(total_s)

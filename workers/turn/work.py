@@ -3,11 +3,11 @@
 import time
 import traceback
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import msgspec
 
-from agents.api import Agent, Message, Reply
+from agents.api import NOTHING, Agent, Message, Remembered, Reply
 from shared.errors import SwitchboardError
 from shared.jobs import Degraded, JobError, JobRecord
 from shared.tenants import TenantSettings
@@ -47,6 +47,12 @@ class Work:
     """The tenant's, from load on."""
     spent: Amount | None = None
     """By the conversation before this turn; None: not known here."""
+    remembered: Remembered = NOTHING
+    """What is known beyond the recent messages, for an agent with memory."""
+    greeting: str | None = None
+    """Stands before this turn's reply."""
+    context: dict[str, Any] = field(default_factory=dict)
+    """What the turn was answered without, of what it should have seen; empty when it saw everything."""
     record: JobRecord | None = None
     """How this attempt ended its job."""
     retried: JobError | None = None
@@ -75,6 +81,13 @@ class Work:
         return tuple(
             Message("user", earlier.payload.message) for earlier in self.taken_in if earlier.state == "cancelled"
         )
+
+    def note_left_out(self, messages: int, *, cut: bool) -> None:
+        """Earlier messages that the prompt had no room for, and whether it had none for all of the newest one."""
+        if messages:
+            self.context["left_out"] = messages
+        if cut:
+            self.context["cut"] = True
 
     def postable(self) -> list[LedgerRow]:
         """Rows for the books: all but those of calls that were never sent."""

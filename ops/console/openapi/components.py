@@ -6,7 +6,7 @@ from ingress.openapi import pieces
 from ingress.openapi.describe import Schema, nullable, record, ref
 from ingress.openapi.schemas import of_model, of_resource, of_struct
 from ops.console.asks import BulkBody, RetryBody
-from ops.console.openapi import alerts, channels, deliveries, tenants, users
+from ops.console.openapi import alerts, channels, deliveries, profiles, tenants, users
 from ops.console.openapi.usage import usage_components
 from ops.dead.books import DeadDetail, DeadJob, DeadRun
 from ops.queues import QueueStats
@@ -127,6 +127,7 @@ def components(_settings: Settings) -> Mapping[str, Schema]:
         **deliveries.components(),
         **alerts.components(),
         **users.components(),
+        **profiles.components(),
         "Health": pieces.HEALTH,
         "About": pieces.ABOUT,
     }

@@ -11,7 +11,7 @@ from ingress.openapi.describe import Answer, Api, Body, Operation, Parameter, li
 from ingress.openapi.schemas import filled, of_model
 from ingress.strangers import Attempt
 from ops.console.asks import ListQuery, OneQuery
-from ops.console.openapi import alerts, channels, deliveries, tenants, users
+from ops.console.openapi import alerts, channels, deliveries, profiles, tenants, users
 from ops.console.openapi.components import CURSOR, DETAIL, DIED, RETRIED, STATS, components
 from ops.console.openapi.usage import SHOW_USAGE
 from ops.console.state import Console
@@ -201,7 +201,7 @@ CONSOLE = Api(
     tags={
         "Dead jobs": "What could not be answered: look, mend, retry, discard.",
         "Tenants": "Who is served: settings, keys, and who changed them.",
-        "Users": "Who talks to a tenant's agents: look, export, erase.",
+        "Users": "Who talks to a tenant's agents: profiles and facts, export, erasing.",
         "Channels": "The messengers that tenants' users write from.",
         "Usage": "What was used and what it cost.",
         "Deliveries": "Where events go, what became of each, and sending it again.",
@@ -230,6 +230,7 @@ CONSOLE = Api(
         **deliveries.OPERATIONS,
         **alerts.OPERATIONS,
         **users.OPERATIONS,
+        **profiles.OPERATIONS,
         **pieces.documents(),
     },
     components=components,

@@ -45,6 +45,10 @@ class _StreamOptions(msgspec.Struct):
     include_usage: bool | None = None
 
 
+class _Format(msgspec.Struct):
+    type: str
+
+
 class _Request(msgspec.Struct):
     model: Annotated[str, Meta(min_length=1)]
     messages: Annotated[list[_Message], Meta(min_length=1)]
@@ -54,6 +58,7 @@ class _Request(msgspec.Struct):
     stream_options: _StreamOptions | None = None
     tools: list[msgspec.Raw] | None = None
     tool_choice: Any = None
+    response_format: _Format | None = None
 
 
 _request = msgspec.json.Decoder(_Request)
@@ -78,6 +83,7 @@ class Chat(OpenAIDialect):
             max_tokens=request.max_completion_tokens or request.max_tokens,
             stream=bool(request.stream),
             wants_tools=bool(request.tools) and request.tool_choice != "none",
+            wants_json=request.response_format is not None and request.response_format.type.startswith("json"),
             extras={"include_usage": request.stream_options is not None and request.stream_options.include_usage},
         )
 

@@ -55,6 +55,14 @@ class _ToolChoice(msgspec.Struct):
     type: str
 
 
+class _Format(msgspec.Struct):
+    type: str
+
+
+class _OutputConfig(msgspec.Struct):
+    format: _Format | None = None
+
+
 class _Request(msgspec.Struct):
     model: Annotated[str, Meta(min_length=1)]
     messages: Annotated[list[_Message], Meta(min_length=1)]
@@ -63,6 +71,7 @@ class _Request(msgspec.Struct):
     stream: bool | None = None
     tools: list[msgspec.Raw] | None = None
     tool_choice: _ToolChoice | None = None
+    output_config: _OutputConfig | None = None
 
 
 _request = msgspec.json.Decoder(_Request)
@@ -92,6 +101,7 @@ class Messages(Counting):
             + sum(count(bytes(tool).decode()) for tool in tools),
             max_tokens=request.max_tokens,
             stream=bool(request.stream),
+            wants_json=request.output_config is not None and request.output_config.format is not None,
             wants_tools=bool(tools) and (request.tool_choice is None or request.tool_choice.type != "none"),
         )
 

@@ -1,0 +1,1 @@
+"""What is known of users: their profiles and facts, for console and command line."""

@@ -1,0 +1,79 @@
+"""A deployment whose messages are taken into memory by the test, and whose tasks are worked off when it says so."""
+
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+import pytest
+
+from ops.stack.standin import Standin
+from shared.config import Settings
+from shared.db import open_pool
+from tests.conftest import Database
+from tests.turn.conftest import settings as settings  # noqa: PLC0414 - a fixture, used by its name
+from tests.turn.deployment import TENANT, Deployment
+from workers.background.opened import memory_minded
+from workers.memory.writer import MemoryWriter
+
+
+class Remembering(Deployment):
+    """`deployment`, and what memory does beside it."""
+
+    async def talk(self, *messages: str, conversation: str = "c1", user: str | None = "u1", **fields: Any) -> list[str]:
+        """Says these one after the other to a worker that runs; the replies."""
+        replies = []
+        for message in messages:
+            record = await self.ended(await self.say(message, conversation=conversation, user=user, **fields))
+            replies.append(record.reply or "")
+        return replies
+
+    ops: str = ""
+
+    @contextlib.asynccontextmanager
+    async def memory(self, **overrides: Any) -> AsyncIterator[None]:
+        """Tasks are worked off, as in a delivery process."""
+        given = {"memory_tasks": 1, "memory_models": "openai:gpt-5.4-nano", **overrides}
+        settings = self.settings.model_copy(update=given)
+        pool = await open_pool(self.ops, 4, environment="development")
+        async with memory_minded(settings, self.commands, pool):
+            yield
+        await pool.close()
+
+    async def take_in(self) -> None:
+        """What was said is in memory, so that tasks are due."""
+        pool = await open_pool(self.ops, 1, environment="development")
+        taken = MemoryWriter(pool)
+        while await taken.step():
+            pass
+        await pool.close()
+
+    async def hurry(self) -> None:
+        """Nobody waits for a quiet minute."""
+        await self.books.execute("UPDATE memory_tasks SET due_at = now() WHERE due_at IS NOT NULL")
+
+    async def memory_settings(self, **memory: Any) -> None:
+        document = msgspec.json.encode({"memory": memory}).decode()
+        await self.books.execute("UPDATE tenants SET settings = settings || $2 WHERE tenant_id = $1", TENANT, document)
+
+    async def task(self, kind: str, conversation: str = "c1") -> dict[str, Any]:
+        query = "SELECT * FROM memory_tasks WHERE kind = $1 AND conversation_id = $2"
+        row = await self.books.fetchrow(query, kind, conversation)
+        return dict(row) if row else {}
+
+    async def facts(self, user: str = "u1") -> list[dict[str, Any]]:
+        query = "SELECT * FROM user_facts WHERE user_id = $1 ORDER BY valid_from, fact_id"
+        return [dict(row) for row in await self.books.fetch(query, user)]
+
+    async def summary(self, conversation: str = "c1") -> dict[str, Any] | None:
+        row = await self.books.fetchrow("SELECT * FROM conversation_summaries WHERE conversation_id = $1", conversation)
+        return dict(row) if row else None
+
+
+@pytest.fixture
+async def deployment(settings: Settings, database: Database, standin: Standin) -> AsyncIterator[Remembering]:
+    async with Remembering.open(settings, database, standin) as opened:
+        assert isinstance(opened, Remembering)
+        opened.ops = database.ops
+        yield opened
+        await opened.check_money()
