@@ -216,7 +216,7 @@ BEGIN
             SELECT jsonb_agg(jsonb_build_object(
                 'message', m.message_id, 'seq', m.seq, 'role', m.role, 'body', m.body, 'said_us', to_unix_us(m.created_at),
                 'speaker', CASE m.role
-                    WHEN 'user' THEN coalesce(nullif(left(u.profile->>'name', 80), ''), 'User') ELSE m.agent END)
+                    WHEN 'user' THEN coalesce(nullif(left(u.profile#>>'{name,value}', 80), ''), 'User') ELSE m.agent END)
                 ORDER BY m.seq) AS messages
             FROM memory_outbox AS o JOIN messages AS m ON m.message_id = ANY (o.message_ids)
             LEFT JOIN users AS u ON u.tenant_id = w.tenant_id AND u.user_id = w.user_id

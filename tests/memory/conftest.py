@@ -59,7 +59,7 @@ class Memory:
         """The user's name stands in the profile."""
         await self.ops.execute(
             "INSERT INTO users (tenant_id, user_id, created_at, profile) "
-            "VALUES ($1, $2, now(), jsonb_build_object('name', $3::text))",
+            "VALUES ($1, $2, now(), jsonb_build_object('name', jsonb_build_object('value', $3::text)))",
             TENANT, USER, name,
         )  # fmt: skip
 

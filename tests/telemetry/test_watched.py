@@ -60,13 +60,17 @@ async def told(console: httpx.AsyncClient, ingress: Running, deployment: Deploym
         {"cached_tokens": 64, "latency_ms": 20},
     )
     other = {"anthropic_api_key": SecretStr("sk-test"), "anthropic_base_url": standin.url}
-    narrow = {"openai_concurrency": 1, "breaker_failures": 3, "breaker_cooldown_s": 0.02}
+    narrow = {"openai_concurrency": 1, "breaker_failures": 3, "breaker_cooldown_s": 0.02, "cache_ttl_s": 300}
     async with deployment.worker(**other, **narrow), ingress.client() as client:
         waiting = [await accepted(client, message="fine", conversation_id=f"fine-{n}") for n in range(3)]
         for job in waiting:
             await deployment.ended(job["id"])
         for text in ("once", "never", "down"):
             job = await accepted(client, message=text, conversation_id=text)
+            await deployment.ended(job["id"])
+        for asker in ("first", "second"):
+            asked = {"message": "What is it?", "conversation_id": asker}
+            job = (await client.post("/v1/agents/sales/messages", json=asked)).json()
             await deployment.ended(job["id"])
         observe("webhook", Delivered(200), 0.1)  # by a delivery process, whose numbers are in the same registry here
         _tell_embeddings()
