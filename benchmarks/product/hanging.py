@@ -94,7 +94,7 @@ async def _measure(deployment: Deployment, *, hangs: bool) -> list[float]:
     scale = deployment.rig.scale
     await deployment.clear()
     async with _receiving(hangs="/0" if hangs else None) as receivers, _books(deployment) as books:
-        await books.execute("TRUNCATE deliveries, endpoints, receivers, delivery_attempts")
+        await books.execute("TRUNCATE deliveries, delivery_parts, endpoints, receivers, delivery_attempts")
         endpoints = await _endpoints(books, receivers.port)
         async with deployment.delivery().running():
             await _sent(books, receivers, endpoints, scale.warm_s)

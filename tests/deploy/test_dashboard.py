@@ -80,6 +80,7 @@ def test_every_topic_has_its_row() -> None:
         "Deliveries",
         "Response cache",
         "Embeddings",
+        "Memory",
     ]
 
 

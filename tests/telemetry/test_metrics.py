@@ -262,7 +262,8 @@ async def test_the_console_tells_of_the_whole_deployment(
     assert told["switchboard_ends_waiting{}"] == 0
     assert told["switchboard_redis_memory_used_bytes{}"] > 0
     assert {name: up for name, up in told.items() if "collector_up" in name} == {
-        f"switchboard_collector_up{{collector={part}}}": 1 for part in ("queues", "models", "redis_memory", "dead_jobs")
+        f"switchboard_collector_up{{collector={part}}}": 1
+        for part in ("queues", "models", "redis_memory", "dead_jobs", "memory_tasks")
     }
     assert told["switchboard_postgres_pool_limit_connections{}"] >= 2 * settings.db_pool_size
     await deployment.say("another")

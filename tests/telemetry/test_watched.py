@@ -62,7 +62,7 @@ async def told(console: httpx.AsyncClient, ingress: Running, deployment: Deploym
     other = {"anthropic_api_key": SecretStr("sk-test"), "anthropic_base_url": standin.url}
     narrow = {"openai_concurrency": 1, "breaker_failures": 3, "breaker_cooldown_s": 0.02, "cache_ttl_s": 300}
     async with deployment.worker(**other, **narrow), ingress.client() as client:
-        waiting = [await accepted(client, message="fine", conversation_id=f"fine-{n}") for n in range(3)]
+        waiting = [await accepted(client, message=f"fine {n}", conversation_id=f"fine-{n}") for n in range(3)]
         for job in waiting:
             await deployment.ended(job["id"])
         for text in ("once", "never", "down"):
