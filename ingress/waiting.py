@@ -3,7 +3,7 @@
 import asyncio
 import time
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from ingress.notices import Notices
 from ingress.problems import unknown_job
@@ -14,14 +14,16 @@ from shared.jobs import JobRecord
 
 
 async def ended_within(notices: Notices, request: Request, record: JobRecord, find: Find, wait_s: float) -> JobRecord:
-    """The job once it has ended, or as it is when the time is over or the caller has gone."""
+    """The job once it has ended, or as it is when the time is over. Raises ClientDisconnect when the caller leaves."""
     if record.over:
         return record
     waiting = asyncio.ensure_future(_watched(notices, record.id, find, time.monotonic() + wait_s))
     leaving = asyncio.ensure_future(gone(request))
     try:
         await asyncio.wait({waiting, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        return await waiting if waiting.done() else record
+        if not waiting.done():
+            raise ClientDisconnect
+        return await waiting
     finally:
         await stop(waiting, leaving)
 

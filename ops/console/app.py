@@ -195,7 +195,7 @@ async def opened(settings: Settings) -> AsyncIterator[Console]:
             await closing.enter_async_context(kept_up(settings, books, everybodys))
         await closing.enter_async_context(vitals(lambda: [commands], lambda: [*{pool, ops_pool}]))
         users = UserBooks(pool)
-        errands = Errands(users, await closing.enter_async_context(erasing(settings, commands, pool)))
+        errands = Errands(users, await closing.enter_async_context(erasing(settings, commands, books or pool)))
         closing.push_async_callback(errands.aclose)
         gate = Gate(settings)
         closing.callback(gate.close)

@@ -1,17 +1,18 @@
 """Users in Postgres: who there is, all that is held of one, and what an erasure does there, a step at a time.
 
-Every step may be repeated. What deletes runs with the owner's rights, inside functions that bind it to the tenant.
+Every step may be repeated. What deletes is for switchboard_ops, in functions that are bound to the tenant.
 """
 
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
+import asyncpg
 import msgspec
 
 from ops.users.whom import Whom
 from shared.db import Pool, Row, jsonb
-from shared.errors import NotFound
+from shared.errors import Forbidden, NotFound
 from shared.jobs import rfc3339
 from sql import queries
 from workers.erasure.subjects import address_of
@@ -109,14 +110,23 @@ class ErasingBooks:
     """The steps of one erasure."""
 
     def __init__(self, pool: Pool) -> None:
+        """`pool` is of the role switchboard_ops."""
         self._pool = pool
 
     async def begin(
         self, whom: Whom, sealed: str, subjects: Sequence[str], before_us: int, *, by: str, lease_s: int
     ) -> str:
-        """The fence, and what a turn could read is gone. Adds what conversations were found; the erasure's id."""
+        """The fence, and what a turn could read is gone. Adds what conversations were found; the erasure's id.
+
+        Raises Forbidden when the role is another one.
+        """
         args = (whom.tenant, subjects[0], sealed, by, whom.user, whom.conversations, subjects, before_us, lease_s)
-        row = await self._pool.fetchrow(queries["begin_erasure"], *args)
+        try:
+            row = await self._pool.fetchrow(queries["begin_erasure"], *args)
+        except asyncpg.InsufficientPrivilegeError as error:
+            raise Forbidden(
+                "Users are erased by the database role switchboard_ops: set SWITCHBOARD_OPS_DATABASE_URL."
+            ) from error
         if row is None:
             raise NotFound("There is no such tenant.")
         whom.add(set(row["conversations"]))

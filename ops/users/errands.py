@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import structlog
 
@@ -11,12 +11,16 @@ from ops.users.erasing import Eraser
 from ops.users.flight import Flight
 from ops.users.whom import Whom
 from shared.config import Settings
-from shared.db import Pool
+from shared.db import Pool, open_pool
 from shared.deployment import of_database
 from shared.errors import Unavailable
 from shared.redis import Commands, connect
+from sql import queries
 
 log = structlog.get_logger("erasure")
+
+CONNECTIONS = 2
+"""Of an eraser whose caller has none that may erase."""
 
 
 class Errands:
@@ -58,13 +62,23 @@ class Errands:
 
 @asynccontextmanager
 async def erasing(settings: Settings, commands: Commands, pool: Pool) -> AsyncIterator[Eraser]:
-    """An eraser with everything it needs, of the deployment that `pool` leads to."""
+    """An eraser with everything it needs, of the deployment that `pool` leads to.
+
+    Erasing is for switchboard_ops: where `pool` is of the role that serves tenants, the eraser has a pool of its own.
+    In a deployment that has not set `ops_database_url` it is refused (Forbidden).
+    """
     known = await of_database(pool)
-    if settings.cache_redis_url is None:
-        yield Eraser.of(settings, known.id, pool, Flight(commands))
-        return
-    cache = Commands(connect(settings.cache_redis_url, max_connections=2))
-    try:
+    async with AsyncExitStack() as closing:
+        if settings.ops_database_url and not await pool.fetchval(queries["sees_all_tenants"]):
+            pool = await open_pool(
+                settings.ops_database_url,
+                CONNECTIONS,
+                environment=settings.environment,
+                prepared_statements=settings.db_prepared_statements,
+            )
+            closing.push_async_callback(pool.close)
+        cache: Commands | None = None
+        if settings.cache_redis_url is not None:
+            cache = Commands(connect(settings.cache_redis_url, max_connections=2))
+            closing.push_async_callback(cache.aclose)
         yield Eraser.of(settings, known.id, pool, Flight(commands, cache))
-    finally:
-        await cache.aclose()

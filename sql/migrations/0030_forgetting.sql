@@ -1,8 +1,9 @@
 -- Forgetting: what is held of a user, and how it goes (docs/decisions/0031).
 --
 -- Whoever is erased leaves a fence: a keyed hash of the user (and of each conversation) with the moment before which
--- nothing of theirs may be written any more. The key is not in the database. Functions here run with the owner's rights,
--- because the role that serves tenants deletes nothing by itself; the tenant they set binds them as it binds everybody.
+-- nothing of theirs may be written any more. The key is not in the database. What erases is switchboard_ops' to call: the
+-- role that serves tenants deletes nothing. It runs with the owner's rights, because the owner alone may change the
+-- ledger, and because the tenant that is set binds the owner, while switchboard_ops sees all.
 
 -- What holds anything of a user, and what becomes of it. A test compares it with the tables there are.
 --   now      deleted in the transaction that writes the fence: what a turn could read
@@ -267,7 +268,7 @@ BEGIN
 END
 $$;
 
--- --- erasing: with the owner's rights --------------------------------------------------------------------------------------
+-- --- erasing: by switchboard_ops, with the owner's rights ----------------------------------------------------------------
 
 CREATE FUNCTION add_fences(p_tenant text, p_subjects text[], p_before timestamptz) RETURNS void
 LANGUAGE sql SET search_path = public, pg_temp AS $$
@@ -589,7 +590,7 @@ BEGIN
         'erase_jobs(text, text, text[], bigint, uuid, integer, boolean)',
         'erase_apart(text, text, text, text[], bigint, text)', 'note_erasure(text, uuid, jsonb, boolean, integer)'] LOOP
         EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', v_function);
-        EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO switchboard_app, switchboard_ops', v_function);
+        EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO switchboard_ops', v_function);
     END LOOP;
 END
 $$;

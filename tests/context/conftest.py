@@ -14,6 +14,7 @@ from tests.conftest import Database
 from tests.turn.conftest import settings as settings  # noqa: PLC0414 - a fixture, used by its name
 from tests.turn.deployment import TENANT, Deployment
 from workers.background.opened import memory_minded
+from workers.erasure.subjects import Subjects
 from workers.memory.writer import MemoryWriter
 
 
@@ -36,7 +37,7 @@ class Remembering(Deployment):
         given = {"memory_tasks": 1, "memory_models": "openai:gpt-5.4-nano", **overrides}
         settings = self.settings.model_copy(update=given)
         pool = await open_pool(self.ops, 4, environment="development")
-        async with memory_minded(settings, self.commands, pool):
+        async with memory_minded(settings, self.commands, pool, Subjects([b"k" * 32])):
             yield
         await pool.close()
 

@@ -32,7 +32,7 @@ def test_actions_are_pinned_to_a_release() -> None:
 
 def test_the_makefile_stays_small_and_has_the_targets() -> None:
     makefile = (REPOSITORY / "Makefile").read_text()
-    assert len(makefile.splitlines()) <= 60
+    assert len(makefile.splitlines()) <= 70
     assert {"run", "test", "check", "deploy-check"} <= set(re.findall(r"^([a-z-]+):.*## ", makefile, re.MULTILINE))
 
 

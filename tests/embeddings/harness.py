@@ -165,6 +165,11 @@ class Memory:
         """Whatever was put off is due now."""
         await self.admin.execute("UPDATE memory_pending SET due_at = now()")
 
+    async def forgive(self) -> None:
+        """What was heard of providers is forgotten: a model that refused our key is asked again at once."""
+        async for key in self.commands.redis.scan_iter("sb:model:*"):
+            await self.commands.run("DEL", key)
+
     async def ledger(self) -> list[dict[str, Any]]:
         return [dict(row) for row in await self.admin.fetch("SELECT * FROM llm_calls ORDER BY call_id")]
 

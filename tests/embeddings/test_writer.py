@@ -89,6 +89,7 @@ async def test_what_fails_waits_with_its_reason(
     assert (await memory.served())["calls"] == 1
     await memory.behave()
     await memory.due()
+    await memory.forgive()
     await process.round(await memory.model())
     assert await memory.embedded() == items
 

@@ -113,6 +113,41 @@ def brought(channel_id: str, mark: str = "x") -> list[dict[str, Any]]:
     ]
 
 
+MODEL = "test:memory"
+"""The embedding model of `memorise`."""
+SUBJECT = "0" * 32
+"""Whom `begun_erasure` erases: nobody."""
+
+
+async def memorise(ops: Any, tenant: str) -> dict[str, str]:
+    """What memory's writer makes of the first message: a piece with its vector, and a chunk that waits for one.
+
+    The turn stays in the outbox. The ids: `model`, `piece`, `chunk`, `message`; `ops` sees all tenants.
+    """
+    await ops.execute(queries["ensure_embedding_model"], MODEL, 3, 0.2)
+    model = await ops.fetchval("SELECT model_id FROM embedding_models WHERE name = $1", MODEL)
+    said = await ops.fetchrow(
+        "SELECT message_id::text AS message, seq, nextval('memory_blocks') AS id FROM messages "
+        "WHERE tenant_id = $1 AND conversation_id = 'conversation-1' ORDER BY seq LIMIT 1",
+        tenant,
+    )
+    piece, chunk = said["id"], said["id"] + 1
+    where = {"tenant": tenant, "user": "user-1", "conversation": "conversation-1", "seq": said["seq"], "part": 0}
+    common = {**where, "tokens": 4, "said_us": CREATED_US, "wait_s": 0}
+    whole = {"char_from": 1, "chars": 200, "role": "user", "speaker": "User", "asks": False}
+    pieces = [{**common, **whole, "id": piece, "message": said["message"], "chunk": chunk}]
+    chunks = [{**common, "id": chunk, "seq_to": said["seq"]}]
+    await ops.execute(queries["write_memory"], json.dumps(pieces), json.dumps(chunks), [])
+    assert await ops.fetchval(queries["write_memory_embeddings"], model, [piece], [1], ["[1,0,0]"]) == 1
+    return {"model": str(model), "piece": str(piece), "chunk": str(chunk), "message": said["message"]}
+
+
+async def begun_erasure(owner: Any, tenant: str, mark: str = "x") -> str:
+    """One that nobody else takes over within the hour; its id."""
+    args = (SUBJECT, mark, mark, None, [], [SUBJECT], 1, 3_600)
+    return str((await owner.fetchrow(queries["begin_erasure"], tenant, *args))["request"])
+
+
 async def remember(ops: Any, tenant: str, mark: str = "x") -> None:
     """A task, a summary and a fact of a conversation and a user there are; `ops` sees all tenants."""
     await ops.execute(

@@ -10,7 +10,18 @@ import pytest
 from shared.db import Pool, jsonb
 from shared.ids import uuid7
 from sql import queries
-from tests.sql.shapes import DEAD, a_call, a_channel, a_failed_call, a_turn, brought, remember, replying
+from tests.sql.shapes import (
+    DEAD,
+    a_call,
+    a_channel,
+    a_failed_call,
+    a_turn,
+    begun_erasure,
+    brought,
+    memorise,
+    remember,
+    replying,
+)
 
 TENANTS = ("alpha", "beta")
 KEYS = {"alpha": "a" * 64, "beta": "b" * 64}
@@ -30,12 +41,12 @@ async def jobs(owner: Pool, ops: Pool, commit: Any) -> dict[str, str]:
         await owner.execute(queries["forget_response"], tenant, uuid7())
         await owe_and_alert(owner, ops, tenant)
         await remember(ops, tenant)
+        await memorise(ops, tenant)
         await owner.execute(queries["switch_tenant"], tenant, True, "test")
         await owner.execute(queries["switch_tenant"], tenant, False, "test")
         await owner.fetchval(queries["create_channel"], tenant, CHANNELS[tenant], jsonb(a_channel()), "sealed", "test")
         await owner.fetchval(queries["note_inbound"], tenant, jsonb(brought(CHANNELS[tenant])))
-        nobody = "0" * 32
-        await owner.fetchrow(queries["begin_erasure"], tenant, nobody, "sealed", "test", None, [], [nobody], 1, 60)
+        await begun_erasure(ops, tenant)
         done[tenant] = turn["job_id"]
     return done
 
@@ -178,6 +189,18 @@ async def test_a_calls_own_tenant_field_is_not_believed(app: Pool, ops: Pool, jo
         'SELECT create_channel(\'alpha\', \'ch-0000000000000000\', \'{"kind": "x", "name": "", "agent": "", '
         "\"settings\": {}, \"held\": {}}', '', 'me')",
         "SELECT remove_channel('alpha', 'ch-aaaaaaaaaaaaaaaa', 'me')",
+        "SELECT begin_erasure('alpha', repeat('0', 32), 'x', 'me', 'user-1', '{}', '{}', 1, 60)",
+        "SELECT fence_erasure('alpha', uuid7(), 'x', '{}', 1)",
+        "SELECT erase_again('alpha', 'user-1', '{}', 1)",
+        "SELECT erase_calls('alpha', 'user-1', '{}', 1, uuid7(), 1)",
+        "SELECT erase_jobs('alpha', 'user-1', '{}', 1, uuid7(), 1, true)",
+        "SELECT erase_apart('alpha', 'user-1', NULL, '{}', 1, 'me')",
+        "SELECT note_erasure('alpha', uuid7(), '{}', true, 0)",
+        "DELETE FROM erasure_fences",
+        "UPDATE erasures SET sealed = ''",
+        "DELETE FROM memory_items",
+        "INSERT INTO memory_pending (model_id, item_id, tenant_id, user_id) VALUES (1, 1, 'alpha', 'user-1')",
+        "UPDATE embedding_models SET state = 'retired'",
     ],
 )
 async def test_the_app_role_may_not(app_connection: asyncpg.Connection, statement: str) -> None:

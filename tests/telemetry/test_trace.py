@@ -53,6 +53,10 @@ def by_op(transactions: list[Span]) -> dict[str, Span]:
     return found
 
 
+OURS = "01990000-0000-7000-8000-00000000c001"
+"""A conversation's id of our own making, which lines show as it is."""
+
+
 async def test_a_message_is_one_trace_from_the_request_to_the_model(
     deployment: Deployment, settings: Settings, server: Sentry, tmp_path: Path
 ) -> None:
@@ -73,7 +77,7 @@ async def test_a_message_is_one_trace_from_the_request_to_the_model(
             "queue.process job support",
             "queue.wait default",
             "turn support",
-            "db.query turn_context",
+            "db.query turn_context_memory",
             "gen_ai.chat chat gpt-5.4-mini",
             "db.query commit_turn",
         )
@@ -108,7 +112,7 @@ async def test_an_error_in_a_turn_carries_its_ids_and_its_trace_and_no_words(
 
     def run() -> dict[str, Any]:
         with fleet(broken, tmp_path) as running:
-            body = {"message": CANARY, "conversation_id": "c-1"}
+            body = {"message": CANARY, "conversation_id": OURS}
             accepted = running.ask("POST", MESSAGES, json=body, headers={"x-request-id": "r-1"})
             path, job = accepted.headers["location"], accepted.json()
             running.ask("GET", path, headers={"prefer": "wait=2"})
@@ -116,7 +120,7 @@ async def test_an_error_in_a_turn_carries_its_ids_and_its_trace_and_no_words(
 
     job = await asyncio.to_thread(run)
     error = next(event for event in server.items("event") if event["tags"].get("event") == "turn.broke")
-    wanted = {"job_id": job["id"], "conversation_id": "c-1", "tenant": "acme", "agent": "support", "request_id": "r-1"}
+    wanted = {"job_id": job["id"], "conversation_id": OURS, "tenant": "acme", "agent": "support", "request_id": "r-1"}
     assert wanted.items() <= error["tags"].items()
     assert error["contexts"]["trace"]["trace_id"] == error["tags"]["trace_id"]
     assert error["exception"]["values"][-1]["type"] == "RaiseError"

@@ -17,6 +17,7 @@ from ops.console.app import ROUTES as CONSOLE_ROUTES
 from ops.stack.standin import Standin
 from shared.jobs import JobState
 from shared.scripts import Admission
+from shared.telemetry.metrics import child
 from tests.deploy.promql import Selector
 from tests.deploy.watched import RULES, TARGET_LABELS, queries
 from tests.ingress.harness import Running, accepted
@@ -27,6 +28,8 @@ from workers.delivery.metrics import observe
 from workers.delivery.outcome import Delivered
 from workers.embeddings import metrics as embeddings
 from workers.ledger.book import Status
+from workers.metrics import count_task
+from workers.replies.working import signals
 from workers.turn.witness import Outcome
 
 PROMETHEUS_OWN = {"up": {*TARGET_LABELS}, "ALERTS": {"environment", "alertname", "alertstate"}}
@@ -74,6 +77,8 @@ async def told(console: httpx.AsyncClient, ingress: Running, deployment: Deploym
             await deployment.ended(job["id"])
         observe("webhook", Delivered(200), 0.1)  # by a delivery process, whose numbers are in the same registry here
         _tell_embeddings()
+        count_task("summary", "written")
+        child(signals, "shown").inc()
         text = (await console.get("/metrics", headers=SCRAPER)).text
     return parsed(text)
 

@@ -21,7 +21,20 @@ from shared.sealing import Sealer
 from shared.tenants import Document
 from sql import queries
 from tests.ingress.harness import sha256
-from tests.sql.shapes import DEAD, a_call, a_channel, a_failed_call, a_turn, brought, remember, replying
+from tests.sql.shapes import (
+    DEAD,
+    MODEL,
+    SUBJECT,
+    a_call,
+    a_channel,
+    a_failed_call,
+    a_turn,
+    begun_erasure,
+    brought,
+    memorise,
+    remember,
+    replying,
+)
 
 VICTIM, NEIGHBOUR = "alpha", "beta"
 MARK = "only alpha may read this"
@@ -30,6 +43,9 @@ SEALING_KEY = b64encode(b"k" * 32).decode()
 CHANNELS = {tenant: f"ch-{tenant[0] * 16}" for tenant in (VICTIM, NEIGHBOUR)}
 CONVERSATION, USER = "conversation-1", "user-1"
 ALERT = "alerts-of-alpha"
+FIRST = "00000000-0000-0000-0000-000000000000"
+LATER = datetime(2100, 1, 1, tzinfo=UTC)
+LATER_US = 4_102_444_800_000_000
 
 
 async def settle(app: asyncpg.Connection, ops: asyncpg.Connection) -> dict[str, str]:
@@ -55,6 +71,8 @@ async def settle(app: asyncpg.Connection, ops: asyncpg.Connection) -> dict[str, 
         await app.fetchrow(queries["commit_turn"], tenant, json.dumps(done))
         await app.fetchrow(queries["end_job"], tenant, json.dumps(dead))
         await remember(ops, tenant, mark)
+        jobs |= {f"{tenant}_{name}": found for name, found in (await memorise(ops, tenant)).items()}
+        jobs[f"{tenant}_erasure"] = await begun_erasure(ops, tenant, mark)
         channel = json.dumps(a_channel(name=mark, settings={"phone_number_id": mark}))
         credentials = json.dumps({"app_secrets": [mark], "verify_token": mark}).encode()
         sealed = Sealer(SEALING_KEY).seal(credentials, about=f"{tenant}/{CHANNELS[tenant]}")
@@ -95,6 +113,10 @@ def _argument(place: int, kind: str, jobs: dict[str, str]) -> Any:
         return NEIGHBOUR if place == 0 else CONVERSATION
     return {
         "uuid": jobs["alpha_dead"],
+        "int2": int(jobs["alpha_model"]),
+        "int8[]": [int(jobs["alpha_piece"]), int(jobs["alpha_chunk"])],
+        "float4": 0.5,
+        "timestamptz": LATER,
         "int4": 100,
         "int8": 100,
         "float8": 1.0,
@@ -173,6 +195,38 @@ EXACT: dict[str, Any] = {
     "turn_memory": lambda _jobs: [NEIGHBOUR, CONVERSATION, USER, 10, MARK, None, None, 1_500, 20],
     "put_fact": lambda _jobs: [NEIGHBOUR, USER, "topic", "x", "beta"],
     "erase_facts": lambda _jobs: [NEIGHBOUR, USER, None],
+    "recall": lambda jobs: [*(NEIGHBOUR, USER, MARK, int(jobs["alpha_model"]), [1.0, 0.0, 0.0], 1_500, 20, None, None)],
+    "write_memory": lambda jobs: [
+        *(json.dumps([_piece(jobs)]), json.dumps([_chunk(jobs)]), [int(jobs["alpha_piece"])])
+    ],
+    "write_memory_embeddings": lambda jobs: [int(jobs["alpha_model"]), [int(jobs["alpha_chunk"])], [1], ["[0,1,0]"]],
+    "write_embeddings": lambda jobs: [int(jobs["alpha_model"]), [int(jobs["alpha_chunk"])], [1], ["[0,1,0]"]],
+    "activate_embedding_model": lambda _jobs: [MODEL, True],
+    "retire_embedding_model": lambda _jobs: [MODEL],
+    "forget_embeddings": lambda jobs: [int(jobs["alpha_model"]), "", "", 100],
+    "late_embeddings": lambda jobs: [VICTIM, jobs["alpha_done"]],
+    "settings_of_tenants": lambda _jobs: [[VICTIM]],
+    "begin_erasure": lambda _jobs: [
+        *(NEIGHBOUR, SUBJECT, "sealed", "beta", USER, [CONVERSATION], [SUBJECT], LATER_US, 60)
+    ],
+    "fence_erasure": lambda jobs: [NEIGHBOUR, jobs["alpha_erasure"], "sealed", [SUBJECT], LATER_US],
+    "erasure_passed": lambda _jobs: ["1"],
+    "erase_again": lambda _jobs: [NEIGHBOUR, USER, [CONVERSATION], LATER_US],
+    "erase_calls": lambda _jobs: [NEIGHBOUR, USER, [CONVERSATION], LATER_US, FIRST, 100],
+    "erase_jobs": lambda _jobs: [NEIGHBOUR, USER, [CONVERSATION], LATER_US, FIRST, 100, True],
+    "erase_apart": lambda _jobs: [NEIGHBOUR, USER, MARK, [CONVERSATION], LATER_US, "beta"],
+    "note_erasure": lambda jobs: [NEIGHBOUR, jobs["alpha_erasure"], json.dumps({"messages": 1}), True, 0],
+    "find_erasure": lambda jobs: [NEIGHBOUR, jobs["alpha_erasure"]],
+    "claim_erasures": lambda _jobs: [100, 60],
+    "conversations_of": lambda _jobs: [NEIGHBOUR, USER],
+    "list_users": lambda _jobs: [NEIGHBOUR, None, 100],
+    "show_user": lambda _jobs: [NEIGHBOUR, USER],
+    "export_user": lambda _jobs: [NEIGHBOUR, USER, MARK],
+    "spent_by_user": lambda _jobs: [NEIGHBOUR, USER, datetime(2026, 11, 1, tzinfo=UTC)],
+    "retire_conversations": lambda _jobs: [NEIGHBOUR, LATER, 0, "", 100, 100],
+    "cap_conversations": lambda _jobs: [NEIGHBOUR, 0, 100],
+    "retire_jobs": lambda _jobs: [NEIGHBOUR, LATER, 100],
+    "retire_rows": lambda _jobs: [NEIGHBOUR, LATER, 100],
     "usage_report": lambda _jobs: [
         json.dumps({"tenant": NEIGHBOUR}),
         ["tenant", "domain"],
@@ -181,7 +235,33 @@ EXACT: dict[str, Any] = {
         None,
     ],
 }
+DELETING = (
+    "begin_erasure",
+    "erase_again",
+    "erase_calls",
+    "erase_jobs",
+    "fence_erasure",
+    "erase_apart",
+    "note_erasure",
+    "retire_conversations",
+    "cap_conversations",
+    "retire_jobs",
+    "retire_rows",
+)
+"""What switchboard_ops asks about one tenant, with alpha's ids."""
 _SQL_COMMENT = re.compile(r"-- name: (\w+)")
+
+
+def _piece(jobs: dict[str, str]) -> dict[str, Any]:
+    """Alpha's first message once more, as memory's writer names it."""
+    whole = {"char_from": 1, "chars": 200, "role": "user", "speaker": "User", "asks": False}
+    return {**_chunk(jobs), **whole, "id": int(jobs["alpha_piece"]), "chunk": int(jobs["alpha_chunk"])}
+
+
+def _chunk(jobs: dict[str, str]) -> dict[str, Any]:
+    where = {"tenant": VICTIM, "user": USER, "conversation": CONVERSATION, "message": jobs["alpha_message"]}
+    place = {"seq": 1, "seq_to": 1, "part": 0, "tokens": 4, "said_us": 1, "wait_s": 0}
+    return {**where, **place, "id": int(jobs["alpha_chunk"])}
 
 
 def every_query() -> list[str]:

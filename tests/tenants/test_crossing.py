@@ -19,8 +19,12 @@ from starlette.routing import Route
 from ingress.app import ROUTES as INGRESS_ROUTES
 from ops.console.app import ROUTES as CONSOLE_ROUTES
 from ops.console.app import create_console
+from ops.users.errands import erasing
+from ops.users.whom import Whom
 from shared.config import Settings
 from shared.db import Pool, open_pool
+from shared.errors import Forbidden
+from shared.redis import Commands, connect
 from sql import queries
 from tests.conftest import Database
 from tests.ingress.harness import MESSAGES, sha256, started
@@ -28,6 +32,7 @@ from tests.tenants.crossing import (
     ALERT,
     CHANNELS,
     CONVERSATION,
+    DELETING,
     MARK,
     NEIGHBOUR,
     USER,
@@ -62,8 +67,8 @@ async def app(settings: Settings, jobs: dict[str, str]) -> AsyncIterator[Pool]:
     await pool.close()
 
 
-async def snapshot(connection: asyncpg.Connection) -> Snapshot:
-    """All rows of the victim, table by table."""
+async def snapshot(connection: asyncpg.Connection, tenant: str = VICTIM) -> Snapshot:
+    """All rows of the tenant, table by table."""
     tables = await connection.fetch(
         "SELECT c.relname FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'tenant_id' "
         "WHERE c.relkind IN ('r', 'p') AND c.relnamespace = 'public'::regnamespace AND NOT c.relispartition"
@@ -71,7 +76,7 @@ async def snapshot(connection: asyncpg.Connection) -> Snapshot:
     found = {}
     for table in (row["relname"] for row in tables):
         query = f"SELECT coalesce(jsonb_agg(t ORDER BY t::text), '[]')::text FROM {table} t WHERE tenant_id = $1"  # noqa: S608 - a table name of our own
-        found[table] = await connection.fetchval(query, VICTIM)
+        found[table] = await connection.fetchval(query, tenant)
     return found
 
 
@@ -113,7 +118,39 @@ async def test_no_query_crosses(app: Pool, all_seeing: asyncpg.Connection, jobs:
     assert await snapshot(all_seeing) == before
 
 
-@pytest.mark.parametrize("name", ["job_record", "turn_context", "list_dead_jobs", "list_tenants", "list_api_keys"])
+@pytest.mark.parametrize("name", DELETING)
+async def test_what_deletes_keeps_to_the_tenant_it_is_given(
+    settings: Settings, all_seeing: asyncpg.Connection, jobs: dict[str, str], name: str
+) -> None:
+    """In the hands of the role that sees all tenants, for the neighbour."""
+    before, neighbours = await snapshot(all_seeing), await snapshot(all_seeing, NEIGHBOUR)
+    pool = await open_pool(
+        str(settings.ops_database_url), 1, environment="production", prepared_statements=settings.db_prepared_statements
+    )
+    rows = await pool.fetch(queries[name], *arguments(name, [], jobs))
+    await pool.close()
+    assert MARK not in str([list(row.items()) for row in rows])
+    assert await snapshot(all_seeing) == before
+    nothing_of_the_neighbours = name in {"erase_apart", "note_erasure"}  # an address and an erasure of alpha's
+    assert (await snapshot(all_seeing, NEIGHBOUR) == neighbours) is nothing_of_the_neighbours
+
+
+async def test_without_the_role_that_sees_all_nobody_is_erased(
+    settings: Settings, app: Pool, all_seeing: asyncpg.Connection
+) -> None:
+    before = await snapshot(all_seeing)
+    commands = Commands(connect(settings.redis_url))
+    async with erasing(settings.model_copy(update={"ops_database_url": None}), commands, app) as eraser:
+        with pytest.raises(Forbidden, match="SWITCHBOARD_OPS_DATABASE_URL"):
+            await eraser.begin(Whom(tenant=VICTIM, user=USER, conversations=[CONVERSATION]), "test")
+    await commands.aclose()
+    assert await snapshot(all_seeing) == before
+
+
+OWN = ["job_record", "turn_context", "list_dead_jobs", "list_tenants", "list_api_keys", "recall", "export_user"]
+
+
+@pytest.mark.parametrize("name", [*OWN, "find_erasure"])
 async def test_the_owner_of_the_rows_does_see_them(app: Pool, jobs: dict[str, str], name: str) -> None:
     """Else the test above would prove nothing."""
     mine: dict[str, list[Any]] = {
@@ -122,6 +159,9 @@ async def test_the_owner_of_the_rows_does_see_them(app: Pool, jobs: dict[str, st
         "list_dead_jobs": [json.dumps({"tenant": VICTIM}), None, 10],
         "list_tenants": [VICTIM, None, 10],
         "list_api_keys": [VICTIM],
+        "recall": [VICTIM, USER, MARK, int(jobs["alpha_model"]), [1.0, 0.0, 0.0], 1_500, 20, None, None],
+        "export_user": [VICTIM, USER, None],
+        "find_erasure": [VICTIM, jobs["alpha_erasure"]],
     }
     said = str([list(row.items()) for row in await app.fetch(queries[name], *mine[name])])
     assert (MARK if name != "list_dead_jobs" else jobs["alpha_dead"]) in said
@@ -196,7 +236,9 @@ async def test_no_endpoint_crosses(
     live = said.json()["id"]
     before = await snapshot(all_seeing)
     names = re.findall(r"\{(\w+)", path)
-    for job_id in [live, jobs["alpha_done"], jobs["alpha_dead"]] if "job_id" in names else [live]:
+    for job_id in (
+        [live, jobs["alpha_done"], jobs["alpha_dead"]] if {"job_id", "conversation_id"} & {*names} else [live]
+    ):
         own = {
             "job_id": job_id,
             "tenant_id": VICTIM,
@@ -210,12 +252,15 @@ async def test_no_endpoint_crosses(
             "name": ALERT,
             "user_id": USER,
             "topic": "topic",
+            "conversation_id": "live" if job_id == live else CONVERSATION,
+            "erasure_id": jobs["alpha_erasure"],
         }
         url = re.sub(r"\{(\w+)(:\w+)?\}", lambda found: own[found[1]], path)  # noqa: B023 - used at once
         response = await doors[door].request(method, url, json=_body(path))
         assert response.status_code < 500 or path.startswith("/health/"), response.text  # no worker runs here
         assert MARK not in response.text
-        if set(names) - {"agent_id", "model", "user_id", "topic"}:  # the neighbour has a user of that name, too
+        of_both = {"agent_id", "model", "user_id", "topic", "conversation_id"}  # the neighbour has such names, too
+        if set(names) - of_both:
             # PUT would make an alert of that name of the neighbour's own, if its body were one
             assert response.status_code in ({422} if method == "PUT" else {403, 404}), response.text
         if door == "console" and path.startswith("/v1/"):
@@ -243,6 +288,7 @@ async def test_the_victim_itself_is_let_in(doors: dict[str, httpx.AsyncClient], 
     of_tenant = ("/v1/tenants/alpha", "/v1/tenants/alpha/keys", f"/v1/channels/{CHANNELS[VICTIM]}")
     tenant = (f"/v1/dead-jobs/{jobs['alpha_dead']}", *of_tenant)
     of_user = (f"/v1/users/{USER}/profile", f"/v1/users/{USER}/facts")
-    for path in (*tenant, *outbox, *alerts, *of_user):
+    erasure = f"/v1/erasures/{jobs['alpha_erasure']}"
+    for path in (*tenant, *outbox, *alerts, *of_user, erasure):
         assert MARK in (await console.get(path)).text
     assert jobs["alpha_dead"] in (await console.get("/v1/dead-jobs")).text

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from agents import registry
-from agents.api import Agent, Turn
+from agents.api import NOTHING, Agent, Turn
 from ops.tenants.books import TenantBooks, Wish
 from shared import keys
 from shared.config import Settings
@@ -203,6 +203,7 @@ async def test_agents_with_a_prompt_of_their_own_are_tuned_too() -> None:
 
 class _Context:
     history = ()
+    remembered = NOTHING
     max_tokens = 500
 
     async def complete(self, prompt: Any) -> Any:

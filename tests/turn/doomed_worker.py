@@ -25,7 +25,7 @@ BEFORE: dict[str, tuple[type, str]] = {
     "finishing": (QueueScripts, "finish"),
 }
 AFTER: dict[str, tuple[type, str]] = {
-    "loaded": (TurnStore, "load"),
+    "loaded": (TurnStore, "load_remembering"),
     "booked": (Purse, "reserve"),
     "streaming": (QueueScripts, "emit"),
     "committed": (TurnStore, "end"),

@@ -34,7 +34,7 @@ AT_ONCE = 32
 TIMEOUT_S = 5.0
 _BLOCK_S = 5
 _BACK_OFF_S = 1.0
-_signals = Counter("switchboard_working_signals", "Signs that work has begun.", ["outcome"], registry=REGISTRY)
+signals = Counter("switchboard_working_signals", "Signs that work has begun.", ["outcome"], registry=REGISTRY)
 
 
 class Sign(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,7 +114,7 @@ class Typist:
         if popped is None:
             return
         if len(self._showing) >= AT_ONCE:
-            child(_signals, "too_many").inc()
+            child(signals, "too_many").inc()
             return
         task = asyncio.create_task(self._witnessed(popped[1]))
         self._showing.add(task)
@@ -126,7 +126,7 @@ class Typist:
         except (SwitchboardError, Unusable, msgspec.MsgspecError, KeyError, ValueError) as error:
             log.info("working.not_shown", fault=str(error))
             outcome = "failed"
-        child(_signals, outcome).inc()
+        child(signals, outcome).inc()
 
     async def _shown(self, sign: Sign) -> str:
         """What became of it."""
