@@ -76,7 +76,7 @@ def test_each_process_is_given_only_the_secrets_of_its_duty() -> None:
     assert secrets == {
         "ingress": ["switchboard"],
         "worker": ["switchboard", "switchboard-providers"],
-        "delivery": ["switchboard", "switchboard-ops"],
+        "delivery": ["switchboard", "switchboard-providers", "switchboard-ops"],
         "console": ["switchboard", "switchboard-ops"],
         "release": ["switchboard", "switchboard-owner"],
     }

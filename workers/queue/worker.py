@@ -229,7 +229,7 @@ class LeaseWorker(Worker):
         for task in self._waking:
             await stop(task)
         await self._quiet()
-        with contextlib.suppress(RedisError, OSError):  # their lease runs out by itself
+        with contextlib.suppress(Unavailable, RedisError, OSError):  # their lease runs out by itself
             await self._taker.return_strays()
         await self._membership.leave()
         if self._ends is not None:
