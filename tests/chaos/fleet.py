@@ -34,8 +34,8 @@ READY_S = 60.0
 STOP_S = 30.0
 SAMPLE_S = 1.0
 START_S = 6.0
-"""A process that ends sooner than this after its first words has failed to start: its servers were away. Until its first
-claim it reads models, prices and token tables."""
+"""A process that ends sooner than this after its first words has failed to start: its servers were away. Until its
+first claim it reads models, prices and token tables."""
 NUMBERS = re.compile(r"[0-9a-f]*\d[0-9a-f-]*|: .*")
 
 
