@@ -198,17 +198,22 @@ async def standin(standin_process: Standin) -> Standin:
     return standin_process
 
 
+PATIENCE_S = 30.0
+"""How long tests wait for what must come: a machine that is ten times too slow gets there, a passing test never waits
+for it. Bounds that prove something (before the next poll, say) are the test's own."""
+
+
 class Eventually(Protocol):
-    async def __call__(self, condition: Callable[[], object], timeout_s: float = 5.0) -> Any: ...
+    async def __call__(self, condition: Callable[[], object], timeout_s: float = PATIENCE_S) -> Any: ...
 
 
 @pytest.fixture
 def eventually() -> Eventually:
-    """`await eventually(condition, timeout_s=5)`: poll until `condition()` is true (sync or async); returns it."""
+    """`await eventually(condition)`: poll until `condition()` is true (sync or async); returns it."""
     return _eventually
 
 
-async def _eventually(condition: Callable[[], object], timeout_s: float = 5.0) -> Any:
+async def _eventually(condition: Callable[[], object], timeout_s: float = PATIENCE_S) -> Any:
     deadline_s = time.monotonic() + timeout_s
     while True:
         value = condition()

@@ -44,7 +44,7 @@ def test_random_text_has_the_length_asked_and_does_not_repeat() -> None:
 
 
 def test_a_forked_child_draws_other_bits_than_its_parent() -> None:
-    ran = subprocess.run([sys.executable, "-c", CHILD], capture_output=True, text=True, check=True, timeout=60)
+    ran = subprocess.run([sys.executable, "-c", CHILD], capture_output=True, text=True, check=True, timeout=300)
     one, other = (line.split() for line in ran.stdout.splitlines())
     assert one[0] != other[0]
     assert one[1] != other[1]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from ops.stack.directory import DataDirectory
 from ops.stack.process import Child, Program, start
 
-START_TIMEOUT_S = 20.0
+START_TIMEOUT_S = 60.0
 ANNOUNCEMENT = re.compile(r"stand-in models on (http://\S+)")
 
 

@@ -100,7 +100,7 @@ async def switchboard(settings: Settings, *arguments: str) -> "subprocess.Comple
         capture_output=True,
         text=True,
         check=False,
-        timeout=100,
+        timeout=300,
     )
 
 

@@ -59,7 +59,7 @@ async def test_a_message_is_answered_and_its_reply_is_owed_to_its_channel(
     await whatsapp.deliver(META.message("hello"))
     async with open_worker(worker_settings) as worker:
         task = asyncio.create_task(worker.async_run())
-        owed = await eventually(lambda: rows(with_keys, "SELECT * FROM deliveries"), 20)
+        owed = await eventually(lambda: rows(with_keys, "SELECT * FROM deliveries"))
         task.cancel()
     [delivery] = owed
     assert (delivery["url"], delivery["event_type"]) == (f"channel://{whatsapp.channel_id}", "job.succeeded")
@@ -79,8 +79,8 @@ async def test_refusals_and_one_notice_and_statuses_reach_the_books(
     await line.deliver(line.provider.unknown())
     async with open_worker(worker_settings) as worker:
         task = asyncio.create_task(worker.async_run())
-        await eventually(lambda: rows(with_keys, "SELECT 1 FROM inbound_kept"), 20)
-        await eventually(lambda: rows(with_keys, "SELECT 1 FROM jobs HAVING count(*) = 3"), 20)
+        await eventually(lambda: rows(with_keys, "SELECT 1 FROM inbound_kept"))
+        await eventually(lambda: rows(with_keys, "SELECT 1 FROM jobs HAVING count(*) = 3"))
         task.cancel()
     jobs = await rows(with_keys, "SELECT state, error->>'code' AS code FROM jobs")
     assert {(job["state"], job["code"]) for job in jobs} == {("rejected", "unknown_agent")}

@@ -246,7 +246,7 @@ def switchboard(settings: Settings) -> Any:
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=300,
         )
 
     return run

@@ -5,13 +5,10 @@ A run that fails prints its seed; `python -m tests.chaos --jobs 500 --conversati
 
 import secrets
 
-import pytest
-
 from tests.chaos.faults import KINDS
 from tests.chaos.run import Options, run
 
 
-@pytest.mark.timeout(150)
 async def test_nothing_is_lost_doubled_or_misbooked_whatever_fails() -> None:
     report = await run(Options(jobs=500, conversations=40, faults=1, seed=secrets.randbelow(1_000_000)))
     assert report.good, report.text

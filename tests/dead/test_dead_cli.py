@@ -30,7 +30,7 @@ def switchboard(deployment: Deployment) -> Run:
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=300,
         )
 
     return run

@@ -22,7 +22,7 @@ def doctor(home: Path, settings: Settings, *arguments: str, **env: str) -> "subp
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=300,
     )
 
 

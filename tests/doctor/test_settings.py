@@ -165,7 +165,7 @@ def test_no_process_starts_on_a_broken_setting(tmp_path: Path, command: str) -> 
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=300,
     )
     assert (run.returncode, run.stdout) == (2, "")
     assert run.stderr.startswith("switchboard: 2 settings are wrong:\n")

@@ -43,10 +43,10 @@ async def test_what_was_said_is_found_by_its_meaning(
                 found: int = await deployment.books.fetchval(f"{pieces} WHERE kind = 'piece' AND role = 'user'")
                 return found == 1 + len(OTHERS)
 
-            await eventually(said_and_embedded, timeout_s=30)
+            await eventually(said_and_embedded)
 
         embedder = LocalEmbedder()
-        (vector,) = (await embedder.embed(["Do I have a pet?"], "query", timeout_s=30)).vectors
+        (vector,) = (await embedder.embed(["Do I have a pet?"], "query")).vectors
         assert vector is not None
         model_id = await ops.fetchval("SELECT model_id FROM embedding_models WHERE state = 'active'")
         answer = await ops.fetchval(

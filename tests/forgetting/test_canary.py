@@ -19,7 +19,7 @@ from shared.db import Pool
 from shared.sealing import Sealer
 from shared.telemetry.metrics import REGISTRY
 from tests.channels.providers import PROVIDERS
-from tests.conftest import Database, Eventually
+from tests.conftest import PATIENCE_S, Database, Eventually
 from tests.delivery.receiver import receiving
 from tests.forgetting.searching import Everywhere
 from tests.forgetting.test_erasing import a_user, erase
@@ -107,7 +107,7 @@ async def live_a_life(client: httpx.AsyncClient, hook: str) -> None:
         async with client.stream("GET", f"/v1/jobs/{job_id}/events") as events:
             assert CANARY in "".join([line async for line in events.aiter_lines()])
     asked = {"model": "support", "input": [{"role": "user", "content": CANARY}], "user": USER, "instructions": CANARY}
-    answered = (await client.post("/v1/responses", json=asked, timeout=30)).raise_for_status()
+    answered = (await client.post("/v1/responses", json=asked, timeout=90)).raise_for_status()
     assert answered.json()["status"] == "completed"
     for text in ("one", "two"):
         merged = {"message": f"{text} {CANARY}", "user_id": USER, "conversation_id": "merging", "policy": "merge"}
@@ -131,7 +131,7 @@ async def be_in_trouble(deployment: Deployment) -> None:
     assert (await deployment.ended(dead)).state == "dead"
     waiting = await deployment.say(f"later {CANARY}", user=USER, conversation="later-of-canary-55aa")
     await deployment.say(f"behind {CANARY}", user=USER, conversation="later-of-canary-55aa")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while (record := await deployment.intake.read(waiting)) is None or record.state != "retrying":
             await asyncio.sleep(0.01)
 
@@ -178,7 +178,7 @@ async def test_after_erasure_nothing_anywhere_holds_the_user(
         delivering = asyncio.create_task(courier.run())
         await be_known_to_operators(deployment)
         await live_a_life(client, receiver.url)
-        await eventually(lambda: receiver.posts, timeout_s=10)
+        await eventually(lambda: receiver.posts)
         courier.leave()
         await delivering
         await write_from_a_messenger(client, channel)

@@ -93,7 +93,7 @@ async def test_what_takes_longer_is_answered_202_and_finished_all_the_same(
         return bool(await deployment.books.fetchval("SELECT state = 'done' FROM erasures"))
 
     async with deployment.worker():
-        await eventually(done, timeout_s=20)
+        await eventually(done)
     assert await everywhere.find(CANARY, USER) == []
     await deployment.check_money()
 

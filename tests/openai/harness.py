@@ -11,6 +11,7 @@ from openai.types.responses import Response
 
 from shared import keys
 from shared.scripts import Script
+from tests.conftest import PATIENCE_S
 from tests.ingress.harness import Served, Worker
 from tests.turn.deployment import Deployment
 
@@ -28,7 +29,7 @@ def job_id_of(response: Response | str) -> str:
     return name.removeprefix("resp_")
 
 
-async def ended(client: AsyncOpenAI, response_id: str, timeout_s: float = 10.0) -> Response:
+async def ended(client: AsyncOpenAI, response_id: str, timeout_s: float = PATIENCE_S) -> Response:
     """The response once it is over, asked for again and again as a program does."""
     async with asyncio.timeout(timeout_s):
         while True:

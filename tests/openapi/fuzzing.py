@@ -14,7 +14,7 @@ from shared.config import Settings
 from tests.stack.dev_process import REPOSITORY, free_base_port
 from tests.turn.deployment import environment_of
 
-START_TIMEOUT_S = 40.0
+START_TIMEOUT_S = 120.0
 KNOWN_VALUES = """
 [dictionaries.{name}]
 values = {values}

@@ -14,7 +14,6 @@ from tests.dead.graveyard import bury
 from tests.ingress.harness import sha256
 from tests.openapi.fuzzing import Stack, running, schemathesis
 
-pytestmark = pytest.mark.timeout(300)  # some 15 s each on an idle machine, processes started included
 KEY = "sk-fuzzing"
 TENANT, CODE = "acme", "upstream_unavailable"
 

@@ -148,7 +148,7 @@ async def test_the_command_line_does_the_same(settings: Settings, doors: Doors) 
             capture_output=True,
             text=True,
             check=False,
-            timeout=100,
+            timeout=300,
         )
         assert done.returncode == 0, done.stderr
     assert [fact["text"] for fact in json.loads(done.stdout)] == ["Has a cat."]

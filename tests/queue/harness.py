@@ -26,6 +26,9 @@ TENANT = "acme"
 QUEUE = keys.DEFAULT_QUEUE
 NEVER_S = 3_600.0
 """A poll delay that no test lives to see: whatever starts a job then, it is not polling."""
+AT_ONCE_S = 20.0
+"""Before anything looks by itself (the watch of a queue after 30 s, the end of a lease of 60 s), and long for a machine
+that is ten times too slow."""
 
 Turn = Callable[[Claimed], Awaitable[object]]
 

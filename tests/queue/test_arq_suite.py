@@ -30,7 +30,6 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.timeout(300)
 def test_our_worker_passes_every_test_that_arqs_own_passes(folder: Path, server: Valkey) -> None:
     first = suite.run(folder, server.port, OURS)
     failed = first.failed
@@ -40,7 +39,6 @@ def test_our_worker_passes_every_test_that_arqs_own_passes(folder: Path, server:
     assert (len(first.passed | first.failed), len(first.skipped)) == (PASSED, SKIPPED)
 
 
-@pytest.mark.timeout(300)
 def test_the_suite_notices_a_worker_that_does_nothing(folder: Path, server: Valkey) -> None:
     idle = suite.run(folder, server.port, IDLER, ["tests/test_worker.py", "-k", "retry or remain or serializers"])
     assert len(idle.failed) > len(idle.passed) > 0, idle.output

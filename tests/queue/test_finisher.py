@@ -11,7 +11,7 @@ from ops.stack.directory import DataDirectory
 from ops.stack.valkey import start_valkey
 from shared.errors import Unavailable
 from shared.jobs import JobState
-from tests.conftest import Eventually
+from tests.conftest import PATIENCE_S, Eventually
 from tests.queue.harness import QUEUE, Bench
 from workers.queue.finisher import Finisher
 from workers.queue.scripts import Claimed, Claims, Finish, QueueScripts
@@ -91,10 +91,10 @@ async def test_ends_wait_out_an_outage(private_directory: DataDirectory, eventua
         jobs = await claimed(bench, 3)
         finisher, _ = finisher_of(bench.scripts())
         server.child.signal(signal.SIGKILL)
-        await asyncio.to_thread(server.child.join, 5)
+        await asyncio.to_thread(server.child.join, PATIENCE_S)
         ends = asyncio.gather(*(finisher.finish("w", end_of(job)) for job in jobs))
         server = await asyncio.to_thread(start_valkey, private_directory, port=server.port, settings=durable)
-        assert await asyncio.wait_for(ends, 10) == [True] * 3
+        assert await asyncio.wait_for(ends, PATIENCE_S) == [True] * 3
         assert {(await bench.record(job.id)).state for job in jobs} == {JobState.SUCCEEDED}
     server.child.stop()
 
@@ -112,7 +112,7 @@ async def test_a_worker_that_leaves_does_not_wait_for_ever(private_directory: Da
         running = asyncio.ensure_future(worker.async_run())
         await bench.accept()
         await cut_off.wait()
-        await asyncio.wait_for(worker.close(), 10)
+        await asyncio.wait_for(worker.close(), PATIENCE_S)
         await asyncio.wait([running])
         with pytest.raises(Unavailable):
             await bench.commands.run("PING")
@@ -124,5 +124,5 @@ async def test_what_the_server_refuses_fails_its_attempt_and_nothing_hangs(bench
     await bench.redis.set(f"{QUEUE}:held:w", "not a hash")
     finisher, _ = finisher_of(bench.scripts())
     with pytest.raises(ResponseError):
-        await asyncio.wait_for(finisher.finish("w", end_of(job)), 2)
-    await asyncio.wait_for(finisher.settled(), 2)
+        await asyncio.wait_for(finisher.finish("w", end_of(job)), PATIENCE_S)
+    await asyncio.wait_for(finisher.settled(), PATIENCE_S)

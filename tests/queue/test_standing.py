@@ -7,7 +7,7 @@ import pytest
 
 from shared.redis import Line
 from tests.conftest import Eventually
-from tests.queue.harness import NEVER_S, QUEUE, Bench, nothing, replace
+from tests.queue.harness import AT_ONCE_S, NEVER_S, QUEUE, Bench, nothing, replace
 from workers.queue.scripts import Claimed, Claims
 from workers.queue.taking import STANDING_SLOTS
 from workers.queue.worker import LeaseWorker
@@ -31,7 +31,7 @@ async def test_a_job_arrives_with_its_token(bench: Bench, eventually: Eventually
 
         replace(worker.scripts, claim=noted)
         job_id = await bench.accept()
-        assert await eventually(lambda: bench.started == [job_id], 2)
+        assert await eventually(lambda: bench.started == [job_id], AT_ONCE_S)
         assert asked == []
 
 
@@ -67,7 +67,7 @@ async def test_it_keeps_slots_only_where_there_are_many(bench: Bench, eventually
     async with bench.worker(wait, poll_delay=NEVER_S, max_jobs=3) as worker:
         assert await eventually(lambda: worker.has_lease)
         ids = [await bench.accept(f"c{n}") for n in range(3)]
-        assert await eventually(lambda: sorted(bench.started) == sorted(ids), 2)
+        assert await eventually(lambda: sorted(bench.started) == sorted(ids), AT_ONCE_S)
         assert worker._taker._standing == 0
         go.set()
 
@@ -78,7 +78,7 @@ async def test_a_server_that_forgot_the_script_is_asked_in_the_usual_way(bench: 
         worker._waking[1].cancel()  # the watch of the queue would notice as well
         await bench.redis.script_flush()
         job_id = await bench.accept()
-        assert await eventually(lambda: bench.started == [job_id], 2)
+        assert await eventually(lambda: bench.started == [job_id], AT_ONCE_S)
 
 
 async def test_a_job_whose_answer_was_lost_goes_back_uncounted(
@@ -99,7 +99,7 @@ async def test_a_job_whose_answer_was_lost_goes_back_uncounted(
     async with bench.worker(nothing, poll_delay=0.1) as worker:
         await stands(worker, eventually)
         job_id = await bench.accept()
-        assert await eventually(lambda: bench.started == [job_id], 10)
+        assert await eventually(lambda: bench.started == [job_id], AT_ONCE_S)
         assert lost.is_set()
         assert await eventually(lambda: ended(bench, job_id))
     assert await bench.attempts(job_id) == 1
@@ -122,7 +122,7 @@ async def test_a_worker_that_leaves_takes_no_job_with_it(bench: Bench, eventuall
         assert await eventually(put_back)
         assert bench.started == []
     async with bench.worker(nothing, poll_delay=NEVER_S):
-        assert await eventually(lambda: bench.started == [job_id], 2)
+        assert await eventually(lambda: bench.started == [job_id], AT_ONCE_S)
     assert await bench.attempts(job_id) == 1
 
 
@@ -139,4 +139,4 @@ async def test_strays_of_a_worker_that_leaves_go_back(bench: Bench, eventually: 
         assert [job.id for job in claims.jobs] == [job_id]
     assert await bench.attempts(job_id) == 0
     async with bench.worker(nothing, poll_delay=NEVER_S):
-        assert await eventually(lambda: bench.started == [job_id], 2)
+        assert await eventually(lambda: bench.started == [job_id], AT_ONCE_S)

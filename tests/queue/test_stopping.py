@@ -2,6 +2,7 @@
 
 import asyncio
 
+from tests.conftest import PATIENCE_S
 from tests.queue.harness import QUEUE, Bench, nothing, replace
 from workers.queue.stopping import stop
 from workers.queue.wake import Waker
@@ -16,7 +17,7 @@ async def test_a_waker_can_be_stopped_at_any_step_of_its_life(bench: Bench) -> N
         await waker.event.wait()
         for _ in range(steps):
             await asyncio.sleep(0)
-        await asyncio.wait_for(stop(running), 2)
+        await asyncio.wait_for(stop(running), PATIENCE_S)
         assert running.done()
 
 
@@ -35,6 +36,6 @@ async def test_a_worker_told_to_stop_ends_even_when_a_call_swallows_it(bench: Be
     replace(worker, heart_beat=deaf)  # as redis-py can be
     running = asyncio.ensure_future(worker.async_run())
     await waiting.wait()
-    await asyncio.wait_for(worker.close(), 5)
-    await asyncio.wait([running], timeout=2)
+    await asyncio.wait_for(worker.close(), PATIENCE_S)
+    await asyncio.wait([running], timeout=PATIENCE_S)
     assert running.cancelled()

@@ -10,7 +10,7 @@ from arq.worker import func
 
 from shared.redis import connect
 from tests.conftest import Eventually
-from tests.queue.harness import NEVER_S, QUEUE, Bench, nothing, replace
+from tests.queue.harness import AT_ONCE_S, NEVER_S, QUEUE, Bench, nothing, replace
 from workers.queue.scripts import Claimed, Claims
 from workers.queue.stopping import stop
 from workers.queue.wake import Waker
@@ -32,7 +32,7 @@ async def test_an_idle_worker_starts_a_new_job_without_polling(bench: Bench, eve
     async with bench.worker(nothing, poll_delay=NEVER_S):
         assert await eventually(lambda: blocked_clients(bench))
         job_id = await bench.accept()
-        assert await eventually(lambda: bench.started == [job_id], 2)
+        assert await eventually(lambda: bench.started == [job_id], AT_ONCE_S)
 
 
 async def test_a_job_accepted_during_a_claim_does_not_wait_for_the_next_poll(
@@ -58,7 +58,7 @@ async def test_a_job_accepted_during_a_claim_does_not_wait_for_the_next_poll(
 
         assert await eventually(token_taken)
         go.set()
-        assert await eventually(lambda: bench.started == [job_id], 2)
+        assert await eventually(lambda: bench.started == [job_id], AT_ONCE_S)
 
 
 async def test_a_token_that_reaches_a_full_worker_goes_to_another(bench: Bench, eventually: Eventually) -> None:
@@ -75,7 +75,7 @@ async def test_a_token_that_reaches_a_full_worker_goes_to_another(bench: Bench, 
 
     assert await eventually(put_back)
     running.append(asyncio.ensure_future(second.run()))
-    await asyncio.wait_for(second.event.wait(), 2)
+    await asyncio.wait_for(second.event.wait(), AT_ONCE_S)
     assert not first.event.is_set()
     for task in running:
         await stop(task)
@@ -90,12 +90,12 @@ async def test_a_full_worker_takes_the_next_job_as_soon_as_a_slot_is_free(bench:
     async with bench.worker(wait_for_gate, max_jobs=1, poll_delay=NEVER_S):
         ids = [await bench.accept(f"c{n}") for n in range(3)]
         for n in range(3):
-            assert await eventually(partial(has_started, bench, ids[: n + 1]), 2)
+            assert await eventually(partial(has_started, bench, ids[: n + 1]), AT_ONCE_S)
             gates[n].set()
         assert await eventually(lambda: not_running(bench, ids))
         later = await bench.accept("later")
         gates[3] = asyncio.Event()
-        assert await eventually(partial(has_started, bench, [*ids, later]), 2), "it is awake again"
+        assert await eventually(partial(has_started, bench, [*ids, later]), AT_ONCE_S), "it is awake again"
         gates[3].set()
 
 
@@ -110,7 +110,7 @@ async def test_a_retry_is_taken_when_it_is_due_without_polling(bench: Bench, eve
     async with bench.worker(nothing, poll_delay=NEVER_S):
         assert await eventually(lambda: blocked_clients(bench))
         await bench.finish(job, "retry", delay_ms=200)
-        assert await eventually(lambda: bench.started == [job_id], 2)
+        assert await eventually(lambda: bench.started == [job_id], AT_ONCE_S)
 
 
 async def test_a_stock_client_which_pushes_no_token_is_served_by_polling(bench: Bench, eventually: Eventually) -> None:
@@ -123,7 +123,7 @@ async def test_a_stock_client_which_pushes_no_token_is_served_by_polling(bench: 
     async with bench.run(worker):
         job = await client.enqueue_job("greet", "you")
         assert job is not None
-        assert await job.result(timeout=2, poll_delay=0.02) == "hello you"
+        assert await job.result(timeout=AT_ONCE_S, poll_delay=0.02) == "hello you"
 
 
 async def test_a_cron_job_starts_when_it_is_due_without_polling(bench: Bench) -> None:
@@ -135,6 +135,6 @@ async def test_a_cron_job_starts_when_it_is_due_without_polling(bench: Bench) ->
     function: Any = sweep
     pool = ArqRedis(pool_or_conn=connect(bench.settings.redis_url).connection_pool)
     planned = [cron(function, hour=1, run_at_startup=True)]
-    worker = LeaseWorker([], cron_jobs=planned, redis_pool=pool, poll_delay=NEVER_S, handle_signals=False)
+    worker = LeaseWorker([], cron_jobs=planned, redis_pool=pool, poll_delay=NEVER_S, lease_s=60.0, handle_signals=False)
     async with bench.run(worker):
-        await asyncio.wait_for(ran.wait(), 2)
+        await asyncio.wait_for(ran.wait(), AT_ONCE_S)

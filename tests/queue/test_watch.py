@@ -12,7 +12,7 @@ from arq.worker import func
 
 from shared.redis import connect
 from tests.conftest import Eventually
-from tests.queue.harness import NEVER_S, QUEUE, Bench
+from tests.queue.harness import AT_ONCE_S, NEVER_S, QUEUE, Bench
 from workers.queue.stopping import stop
 from workers.queue.wake import Waker
 from workers.queue.watch import QueueWatch
@@ -35,7 +35,7 @@ async def greet(_ctx: object, name: str) -> str:
 def greeter(url: str, **options: Any) -> LeaseWorker:
     function: Any = greet
     pool = ArqRedis(pool_or_conn=connect(url).connection_pool)
-    return LeaseWorker([func(function, name="greet")], redis_pool=pool, handle_signals=False, **options)
+    return LeaseWorker([func(function, name="greet")], redis_pool=pool, lease_s=60.0, handle_signals=False, **options)
 
 
 async def enqueue(client: ArqRedis, **how: Any) -> Job:
@@ -63,7 +63,7 @@ async def test_a_stock_clients_job_starts_without_a_token_and_without_polling(
         assert await eventually(lambda: looked(bench))
         for _ in range(3):
             job = await enqueue(client)
-            assert await job.result(timeout=5, poll_delay=0.01) == "hello you"
+            assert await job.result(timeout=AT_ONCE_S, poll_delay=0.01) == "hello you"
 
 
 async def test_a_watch_that_lost_its_connection_comes_back_and_sees_what_it_missed(
@@ -75,7 +75,7 @@ async def test_a_watch_that_lost_its_connection_comes_back_and_sees_what_it_miss
         (watcher,) = await watchers(bench)
         await bench.redis.client_kill_filter(_id=str(watcher))
         job = await enqueue(client)
-        assert await job.result(timeout=10, poll_delay=0.01) == "hello you"
+        assert await job.result(timeout=AT_ONCE_S, poll_delay=0.01) == "hello you"
 
 
 async def test_a_worker_that_may_not_watch_polls(
@@ -86,7 +86,7 @@ async def test_a_worker_that_may_not_watch_polls(
     async with stock_client(bench.settings.redis_url) as client, bench.run(greeter(url, poll_delay=0.05)):
         assert await eventually(lambda: "cannot be watched" in caplog.text)
         job = await enqueue(client)
-        assert await job.result(timeout=5, poll_delay=0.01) == "hello you"
+        assert await job.result(timeout=AT_ONCE_S, poll_delay=0.01) == "hello you"
     await bench.commands.run("ACL", "DELUSER", "blind")
 
 
@@ -104,7 +104,7 @@ async def test_changes_that_make_nothing_due_cost_an_idle_worker_few_looks(
     assert 1 < watch.looks < changes / 5
     assert not waker.event.is_set(), "nothing is due"
     await bench.redis.zadd(QUEUE, {"now": 1.0})
-    await asyncio.wait_for(waker.event.wait(), 5)
+    await asyncio.wait_for(waker.event.wait(), AT_ONCE_S)
     await stop(running)
 
 

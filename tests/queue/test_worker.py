@@ -11,7 +11,7 @@ from arq.worker import Retry, Worker, get_kwargs
 
 from shared.jobs import JobState
 from shared.wire import TURN_FUNCTION
-from tests.conftest import Eventually
+from tests.conftest import PATIENCE_S, Eventually
 from tests.queue.harness import QUEUE, TENANT, Bench, nothing, replace
 from workers.queue import codec
 from workers.queue.scripts import Claimed
@@ -41,7 +41,7 @@ async def test_the_last_hook_hears_of_jobs_that_could_not_be_run(bench: Bench) -
     await client.enqueue_job("turn", _job_id="unreadable")
     await bench.redis.set("arq:job:unreadable", b"not what arq writes")
     async with bench.worker(nothing, on_job_start=never, on_job_end=never, after_job_end=after):
-        await asyncio.wait_for(done.wait(), 10)
+        await asyncio.wait_for(done.wait(), PATIENCE_S)
     assert heard["unknown"] == (1, "function 'unknown' not found")
     assert heard["expired"] == (1, "job expired")
     assert "unable to deserialize" in heard["unreadable"][1]

@@ -110,7 +110,7 @@ class Replies:
             return await self.states() == list(states)
 
         try:
-            await _eventually(are, 10)
+            await _eventually(are)
         except AssertionError:
             raise AssertionError(f"{await self.states()} are not {list(states)}") from None
 
@@ -121,7 +121,7 @@ class Replies:
             shown = await self.shown(delivery)
             return shown if (shown["error"] or {}).get("code") == code else None
 
-        found: dict[str, Any] = await _eventually(shows, 10)
+        found: dict[str, Any] = await _eventually(shows)
         return found
 
     async def attempts(self) -> list[tuple[Any, ...]]:

@@ -28,9 +28,9 @@ async def two_workers(deployment: Deployment, **overrides: Any) -> AsyncIterator
         yield
 
 
-async def all_ended(deployment: Deployment, n: int, text: str = "hello", timeout_s: float = 30.0) -> list[JobRecord]:
+async def all_ended(deployment: Deployment, n: int, text: str = "hello") -> list[JobRecord]:
     jobs = [await deployment.say(text, conversation=f"{text}-{i}", user=None) for i in range(n)]
-    return [await deployment.ended(job_id, timeout_s) for job_id in jobs]
+    return [await deployment.ended(job_id) for job_id in jobs]
 
 
 async def test_an_open_breaker_keeps_every_worker_away_and_one_call_tries_after_the_cool_down(
@@ -105,9 +105,9 @@ async def test_slots_of_a_killed_worker_are_free_within_its_lease(
             await eventually(started)
             assert await deployment.commands.redis.hlen(keys.provider_calls("openai")) == 5
             process.send_signal(signal.SIGKILL)
-            record = await deployment.ended(other, 10)
+            record = await deployment.ended(other)
             assert (record.state, record.attempts) == ("succeeded", 1)
-            again = [await deployment.ended(job_id, 20) for job_id in jobs]
+            again = [await deployment.ended(job_id) for job_id in jobs]
         assert {record.state for record in again} == {"succeeded"}
     finally:
         if process.returncode is None:
@@ -154,9 +154,9 @@ async def test_calls_of_a_minute_are_bounded_over_processes(
                 assert books["calls"] <= served
                 return bool(books["calls"] == served)
 
-            await eventually(waited, 20)
+            await eventually(waited)
             await deployment.commands.redis.delete("sb:provider:openai:rpm")  # the minute is over
-        records = [await deployment.ended(job_id, 20) for job_id in jobs]
+        records = [await deployment.ended(job_id) for job_id in jobs]
         assert {(record.state, record.attempts) for record in records} == {("succeeded", 1)}
     finally:
         for process in processes:

@@ -15,8 +15,8 @@ import httpx
 import psutil
 
 REPOSITORY = Path(__file__).parent.parent.parent
-START_TIMEOUT_S = 60.0
-STOP_TIMEOUT_S = 30.0
+START_TIMEOUT_S = 240.0
+STOP_TIMEOUT_S = 90.0
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class DevStack:
 
     def api(self) -> httpx.Client:
         headers = {"Authorization": "Bearer sk-switchboard-dev"}
-        return httpx.Client(base_url=self.url, headers=headers, timeout=30, trust_env=False)
+        return httpx.Client(base_url=self.url, headers=headers, timeout=90, trust_env=False)
 
 
 def launch(
@@ -128,7 +128,7 @@ def wait_for(condition: Callable[[], bool], timeout_s: float) -> None:
 
 
 def assert_gone(family: list[psutil.Process]) -> None:
-    _, alive = psutil.wait_procs(family, timeout=10)
+    _, alive = psutil.wait_procs(family, timeout=STOP_TIMEOUT_S)
     assert [process for process in alive if process.status() != psutil.STATUS_ZOMBIE] == []
 
 

@@ -17,7 +17,7 @@ def switchboard(*arguments: str, home: Path, **env: str) -> "subprocess.Complete
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=300,
     )
 
 

@@ -14,6 +14,8 @@ import psutil
 import pytest
 
 from tests.stack.dev_process import (
+    START_TIMEOUT_S,
+    STOP_TIMEOUT_S,
     DevStack,
     Person,
     assert_gone,
@@ -26,7 +28,6 @@ from tests.stack.dev_process import (
 )
 
 PEOPLE = people()
-pytestmark = pytest.mark.timeout(180)
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +51,7 @@ def say(stack: DevStack, message: str) -> dict[str, Any]:
     with stack.api() as api:
         taken = api.post("/v1/agents/support/messages", json={"message": message})
         assert taken.status_code == 202, taken.text
-        ended: dict[str, Any] = api.get(taken.headers["Location"], headers={"Prefer": "wait=30"}).json()
+        ended: dict[str, Any] = api.get(taken.headers["Location"], headers={"Prefer": "wait=60"}).json()
         return ended
 
 
@@ -80,7 +81,7 @@ def test_the_console_stands_beside_the_ingress_and_takes_the_development_key(sta
     console = f"http://127.0.0.1:{stack.port + 1}"
     assert f"console    {console}" in stack.text
     headers = {"Authorization": "Bearer sk-switchboard-dev"}
-    with httpx.Client(base_url=console, headers=headers, timeout=30, trust_env=False) as api:
+    with httpx.Client(base_url=console, headers=headers, timeout=90, trust_env=False) as api:
         assert api.get("/v1/dead-jobs").json() == {"object": "list", "data": [], "next_cursor": None}
         (queue,) = api.get("/v1/queues").json()["data"]
     assert (queue["queue"], queue["live_workers"]) == ("default", 1)
@@ -95,7 +96,7 @@ def test_chat_through_a_pipe_prints_replies_and_nothing_else_to_stdout(stack: De
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=300,
     )
     assert chat.returncode == 0, chat.stderr
     first, second = chat.stdout.splitlines()
@@ -115,7 +116,7 @@ def test_two_stacks_run_side_by_side_and_know_nothing_of_each_other(stack: DevSt
 
 def test_a_second_start_on_the_same_data_names_the_first_one(stack: DevStack, folder: Path) -> None:
     second = launch(folder / "shared", free_base_port())
-    assert second.process.wait(30) == 1
+    assert second.process.wait(STOP_TIMEOUT_S) == 1
     assert second.text == (
         f"switchboard: a stack on {folder / 'shared'} is already running (pid {stack.process.pid})\n"
     )
@@ -126,7 +127,7 @@ def test_a_port_in_use_is_one_clear_line_before_anything_starts(folder: Path, of
     base = free_base_port()
     with socket.create_server(("127.0.0.1", base + offset)):
         refused = launch(folder / "no-port", base)
-        assert refused.process.wait(30) == 1
+        assert refused.process.wait(STOP_TIMEOUT_S) == 1
     assert refused.text == (
         f"switchboard: 127.0.0.1:{base + offset} for the {use} is not free (Address already in use): use --port\n"
     )
@@ -143,7 +144,7 @@ def test_a_port_in_use_is_one_clear_line_before_anything_starts(folder: Path, of
 )
 def test_a_given_part_that_does_not_answer_is_one_clear_line(folder: Path, env: dict[str, str], line: str) -> None:
     refused = launch(folder / "dead-part", None if "PORT" in env else free_base_port(), env=env)
-    assert refused.process.wait(30) == (2 if "PORT" in env else 1)
+    assert refused.process.wait(STOP_TIMEOUT_S) == (2 if "PORT" in env else 1)
     assert refused.text.startswith(line)
     assert refused.text.count("\n") == 1
 
@@ -151,7 +152,11 @@ def test_a_given_part_that_does_not_answer_is_one_clear_line(folder: Path, env: 
 def test_a_killed_worker_is_started_again(stack: DevStack) -> None:
     worker = stack.child("ops worker")
     worker.kill()
-    wait_for(lambda: worker.pid not in {one.pid for one in stack.family()} and bool(stack.child("ops worker")), 10)
+    wait_for(
+        lambda: worker.pid not in {one.pid for one in stack.family()} and bool(stack.child("ops worker")),
+        START_TIMEOUT_S,
+        STOP_TIMEOUT_S,
+    )
     assert say(stack, "Still there?")["state"] == "succeeded"
     assert "worker-1  killed by SIGKILL; starting it again" in stack.text
 
@@ -160,7 +165,7 @@ def test_a_part_that_dies_stops_the_stack_with_its_name_and_the_tail_of_its_log(
     with running(folder / "hurt") as stack:
         family = stack.family()
         stack.child("ops ingress").kill()
-        assert stack.process.wait(30) == 1
+        assert stack.process.wait(STOP_TIMEOUT_S) == 1
     assert "switchboard: ingress ended unexpectedly (killed by SIGKILL)\n    " in stack.text
     assert_gone(family)
     assert not (folder / "hurt" / "stack.lock").exists()

@@ -17,8 +17,8 @@ from shared.config import Settings
 from tests.turn.deployment import environment_of
 
 ROOT = Path(__file__).parents[2]
-START_TIMEOUT_S = 30.0
-STOP_TIMEOUT_S = 20.0
+START_TIMEOUT_S = 120.0
+STOP_TIMEOUT_S = 90.0
 
 
 @dataclass
@@ -52,7 +52,7 @@ class Fleet:
 
     def ask(self, method: str, path: str, **request: Any) -> httpx.Response:
         headers = {"authorization": "Bearer sk-tenant-a", **request.pop("headers", {})}
-        return httpx.request(method, self.url + path, headers=headers, timeout=30, trust_env=False, **request)
+        return httpx.request(method, self.url + path, headers=headers, timeout=90, trust_env=False, **request)
 
 
 @contextlib.contextmanager

@@ -38,7 +38,9 @@ asyncio.run(telemetry.flush())
 
 
 def ran(program: str, *args: str) -> list[str]:
-    done = subprocess.run([sys.executable, "-c", program, *args], cwd=ROOT, capture_output=True, check=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", program, *args], cwd=ROOT, capture_output=True, check=True, timeout=300
+    )
     return done.stdout.decode().splitlines()
 
 

@@ -51,7 +51,7 @@ async def two_ingresses(
                 trust_env=False,
             )
             clients.append(await closing.enter_async_context(client))
-            await eventually(partial(_status, client), timeout_s=30)  # before the next one looks for a free port
+            await eventually(partial(_status, client), timeout_s=90)  # before the next one looks for a free port
         yield clients
 
 

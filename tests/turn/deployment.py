@@ -20,7 +20,7 @@ from shared.jobs import JobRecord
 from shared.redis import Commands, connect
 from shared.scripts import Admission, Idempotency, Intake
 from shared.wire import TurnPayload
-from tests.conftest import Database
+from tests.conftest import PATIENCE_S, Database
 from tests.ledger.agreement import disagreements, read_counters
 from workers.main import open_worker
 from workers.queue.worker import LeaseWorker
@@ -92,7 +92,7 @@ class Deployment:
         assert admission.outcome == "accepted", admission
         return payload.job_id
 
-    async def ended(self, job_id: str, timeout_s: float = 10.0) -> JobRecord:
+    async def ended(self, job_id: str, timeout_s: float = PATIENCE_S) -> JobRecord:
         """The job's record once it is over."""
         async with asyncio.timeout(timeout_s):
             while True:
@@ -140,7 +140,7 @@ class Deployment:
 
     async def check_money(self) -> None:
         """Every counter is the sum of its scope's ledger rows and nothing is held, once no call is open."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while await self.commands.redis.keys("sb:calls:*"):
                 await asyncio.sleep(0.01)
         counters = await read_counters(self.commands.redis)

@@ -25,7 +25,7 @@ async def test_a_worker_told_to_stop_finishes_what_it_can_and_hands_back_the_res
     async def both_called() -> bool:
         return (await deployment.served())["concurrency"] == 2
 
-    await eventually(both_called, 30)
+    await eventually(both_called, 90)
     queued = await deployment.say("queued", conversation="queued-after")
     process.send_signal(signal.SIGTERM)
     assert await process.wait() == 0

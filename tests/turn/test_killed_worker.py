@@ -95,7 +95,7 @@ async def test_turns_that_were_being_committed_together_are_all_committed_or_all
         assert await doomed.wait() == -signal.SIGKILL
     committed = await deployment.books.fetch("SELECT job_id::text FROM jobs")
     async with deployment.worker():
-        records = [await deployment.ended(job_id, 30) for job_id in job_ids]
+        records = [await deployment.ended(job_id) for job_id in job_ids]
     assert {record.state for record in records} == {"succeeded"}
     before = {row["job_id"] for row in committed}
     for record in records:
@@ -118,7 +118,7 @@ async def test_a_frozen_worker_that_wakes_after_its_job_was_taken_over_changes_n
             record = await deployment.intake.read(job_id)
             return record is not None and record.attempts > 0
 
-        await eventually(taken, 30)
+        await eventually(taken, 90)
         async with deployment.worker():
             record = await deployment.ended(job_id)
             frozen.send_signal(signal.SIGCONT)
@@ -127,7 +127,7 @@ async def test_a_frozen_worker_that_wakes_after_its_job_was_taken_over_changes_n
             async def settled() -> bool:
                 return len(await deployment.rows("llm_calls", job_id)) >= 1
 
-            await eventually(settled, 30)
+            await eventually(settled)
             frozen.send_signal(signal.SIGTERM)
             assert await frozen.wait() == 0
     assert record.state == "succeeded"
@@ -148,15 +148,15 @@ async def test_a_frozen_worker_cannot_end_a_job_that_another_one_is_answering(
         async def refused() -> bool:
             return (await deployment.served())["calls"] == 1
 
-        await eventually(refused, 30)
+        await eventually(refused, 90)
         async with deployment.worker():
 
             async def answering() -> bool:
                 return bool(await deployment.deltas(job_id))
 
-            await eventually(answering, 30)
+            await eventually(answering)
             frozen.send_signal(signal.SIGCONT)  # it holds a «dead» for this very job
-            record = await deployment.ended(job_id, 30)
+            record = await deployment.ended(job_id)
             frozen.send_signal(signal.SIGTERM)
             assert await frozen.wait() == 0
     assert (record.state, record.attempts) == ("succeeded", 2)

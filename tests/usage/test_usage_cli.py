@@ -32,7 +32,7 @@ def usage(settings: Settings) -> Run:
             env={name: value for name, value in env.items() if value is not None},
             capture_output=True,
             check=False,
-            timeout=60,
+            timeout=300,
         )
         return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
 
