@@ -57,7 +57,7 @@ def _model_routes(standin: Standin) -> list[Route]:
 def _control_routes(standin: Standin) -> list[Route]:
     async def set_behaviour(request: Request) -> Response:
         try:
-            standin.behaviour = behaviour.read(await request.body())
+            _behave(standin, behaviour.read(await request.body()))
         except InvalidRequest as error:
             return _json({"error": str(error), "faults": error.faults}, error.status)
         return _json(standin.behaviour.rules)
@@ -66,7 +66,7 @@ def _control_routes(standin: Standin) -> list[Route]:
         return _json(standin.behaviour.rules)
 
     async def reset_behaviour(_request: Request) -> Response:
-        standin.behaviour = behaviour.Behaviour()
+        _behave(standin, behaviour.Behaviour())
         return Response(status_code=204)
 
     async def show_books(request: Request) -> Response:
@@ -92,6 +92,12 @@ def _control_routes(standin: Standin) -> list[Route]:
         _route("DELETE", "/_served", reset_books),
         _route("GET", "/_health", health),
     ]
+
+
+def _behave(standin: Standin, rules: behaviour.Behaviour) -> None:
+    """From now on; calls that the rules before held go on, by those."""
+    replaced, standin.behaviour = standin.behaviour, rules
+    replaced.replaced.set()
 
 
 def _route(method: str, path: str, endpoint: Callable[[Request], Awaitable[Response]]) -> Route:

@@ -8,6 +8,7 @@ in order, each `times` times, one a call; then the rule answers normally. A POST
 included.
 """
 
+import asyncio
 from collections.abc import Iterator
 from typing import Annotated, Any, Final, Literal, get_args
 
@@ -72,6 +73,8 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
     match: str | None = None
     latency_ms: Milliseconds = 0
     """Before any answer, errors included."""
+    held: bool = False
+    """Before any answer: until the rules are replaced or reset."""
     gather: Annotated[int, Meta(ge=0, le=100_000)] = 0
     """Before any answer: so many calls must have been under way at once, of whatever rule."""
     ttft_ms: Milliseconds = 0
@@ -111,6 +114,8 @@ class Behaviour:
     def __init__(self, rules: list[Rule] | None = None) -> None:
         self.rules = rules or []
         self._to_come = [_unrolled(rule.faults) for rule in self.rules]
+        self.replaced = asyncio.Event()
+        """Set when these rules are in force no more."""
 
     def decide(self, ask: Ask) -> tuple[Rule, Fault | None]:
         """The rule for this call and the fault that strikes it; each decision uses one fault up."""

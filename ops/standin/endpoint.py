@@ -71,6 +71,8 @@ class Endpoint:
                 await self._decided(caller, ids, call, rule, fault)
 
     async def _left_while_waiting(self, caller: Caller, rule: Rule) -> bool:
+        if rule.held and await caller.gone_before(self.standin.behaviour.replaced):
+            return True
         if rule.gather and await caller.gone_before(self.standin.books.gathered(rule.gather)):
             return True
         return rule.latency_ms > 0 and await caller.gone_within(rule.latency_ms / 1000)

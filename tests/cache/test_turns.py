@@ -253,7 +253,7 @@ async def leases(deployment: Deployment) -> int:
 async def test_fifty_who_ask_two_processes_at_once_are_one_call(
     deployment: Deployment, settings: Settings, eventually: Eventually
 ) -> None:
-    await deployment.behave({"latency_ms": 1_500})
+    await deployment.behave({"held": True})
     async with AsyncExitStack() as processes:
         for _ in range(2):
             await processes.enter_async_context(worker_process(settings.model_copy(update={"worker_concurrency": 25})))
@@ -261,9 +261,15 @@ async def test_fifty_who_ask_two_processes_at_once_are_one_call(
         async def both() -> bool:
             return await leases(deployment) == 2
 
-        await eventually(both, 60)
+        await eventually(both, 90)
         jobs = [await deployment.say("Do you ship?", conversation=f"c{n}", user=f"u{n}") for n in range(50)]
-        records = [await deployment.ended(job_id, 20) for job_id in jobs]
+
+        async def all_asked() -> bool:
+            return all([(await read(deployment, job_id)).state == "running" for job_id in jobs])
+
+        await eventually(all_asked)
+        await deployment.behave()
+        records = [await deployment.ended(job_id) for job_id in jobs]
     assert {record.state for record in records} == {"succeeded"}
     assert len({record.reply for record in records}) == 1
     assert await calls(deployment) == 1
@@ -283,6 +289,7 @@ async def test_when_the_worker_that_asks_is_killed_another_one_asks(
     async with worker_process(settings, doomed_at=point) as doomed:
         jobs = [await deployment.say("Do you ship?", conversation=f"c{n}", user=f"u{n}") for n in range(5)]
         assert await doomed.wait() == -signal.SIGKILL
+    await deployment.end_leases()
     assert await deployment.commands.redis.keys("sb:flight:*")
     async with deployment.worker():
         records = [await deployment.ended(job_id) for job_id in jobs]
@@ -305,8 +312,8 @@ async def test_when_the_provider_fails_the_one_who_asks_the_others_do_not_fail_w
 
 
 async def test_a_cancel_ends_only_the_turn_it_is_for(deployment: Deployment, eventually: Eventually) -> None:
-    await deployment.behave({"latency_ms": 1_500})
-    async with deployment.worker(lease_s=1.0):
+    await deployment.behave({"faults": ["hang"]})
+    async with deployment.worker():
         jobs = [await deployment.say("Do you ship?", conversation=f"c{n}", user=f"u{n}") for n in range(4)]
 
         async def asking() -> list[str]:
@@ -335,22 +342,24 @@ async def read(deployment: Deployment, job_id: str) -> JobRecord:
 async def test_nobody_waits_longer_than_his_own_time(
     deployment: Deployment, monkeypatch: pytest.MonkeyPatch, eventually: Eventually
 ) -> None:
-    monkeypatch.setattr(Sales, "timeout_s", 0.4)
-    await deployment.behave({"latency_ms": 100})
+    await deployment.behave({"held": True})
     redis = deployment.commands.redis
-    async with deployment.worker(retry_base_s=0.2):
+    async with deployment.worker(max_attempts=10):
         first = await deployment.say("Do you ship?", agent="sales", conversation="c1", user="u1")
         (flight,) = await eventually(lambda: redis.keys("sb:flight:*"))
+        await deployment.behave()
         await deployment.ended(first)
         (answer,) = await eventually(lambda: redis.keys("sb:cache:*"))
         await redis.delete(answer)
         await redis.set(flight, "somebody.0", px=60_000)
+        monkeypatch.setattr(Sales, "timeout_s", 0.4)
         job_id = await deployment.say("Do you ship?", agent="sales", conversation="c2", user="u2")
 
         async def gave_up() -> bool:
             return (await read(deployment, job_id)).attempts == 2
 
         await eventually(gave_up)
+        monkeypatch.undo()
         await redis.delete(flight)
         record = await deployment.ended(job_id)
     assert record.state == "succeeded"

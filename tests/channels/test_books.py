@@ -34,7 +34,7 @@ def now_us() -> int:
 
 @pytest.fixture
 def worker_settings(settings: Settings, standin: Standin) -> Settings:
-    changes = {"openai_api_key": "sk-test", "openai_base_url": f"{standin.url}/v1", "lease_s": 1.0, "drain_s": 1.0}
+    changes = {"openai_api_key": "sk-test", "openai_base_url": f"{standin.url}/v1", "drain_s": 1.0}
     return Settings.read(
         {
             "REDIS_URL": settings.redis_url,

@@ -46,7 +46,6 @@ def settings(redis_url: str, database: Database, standin: Standin) -> Settings:
             "secret": "a secret of tests, long enough",
             "credentials_key": SEALING_KEY,
             "degraded_reply": "none",
-            "lease_s": 1.0,
             "drain_s": 1.0,
             "delivery_allow_private": True,
             "log_level": "DEBUG",

@@ -4,7 +4,6 @@ import asyncio
 import signal
 from collections.abc import Awaitable, Callable
 
-import psutil
 import pytest
 
 from ops.dead.desk import Desk
@@ -17,7 +16,7 @@ from tests.dead.graveyard import kill, retry
 from tests.forgetting.searching import Everywhere
 from tests.forgetting.test_erasing import CANARY, USER, a_user, erase
 from tests.turn.deployment import TENANT, Deployment
-from tests.turn.test_killed_worker import doomed_worker
+from tests.turn.test_killed_worker import doomed_worker, until_frozen
 from workers.turn.store import TurnStore
 
 
@@ -171,7 +170,8 @@ async def test_a_frozen_worker_that_wakes_writes_nothing_but_the_money(
 ) -> None:
     await deployment.say(CANARY, user=USER)
     async with doomed_worker(deployment.settings, "answered", "SIGSTOP") as frozen:
-        await eventually(lambda: psutil.Process(frozen.pid).status() == psutil.STATUS_STOPPED, timeout_s=60)
+        await until_frozen(frozen, eventually)
+        await deployment.end_leases()
         async with deployment.worker():
             await erase(eraser, a_user())
         assert await everywhere.find(CANARY, USER) == []

@@ -11,7 +11,7 @@ from shared.config import Settings
 from shared.redis import Commands
 from sql import queries
 from tests.conftest import Database
-from tests.ingress.harness import KEYS, Running, Served, Worker, served, settings_for, sha256, started
+from tests.ingress.harness import KEYS, Ageing, Running, Served, Worker, served, settings_for, sha256, started
 
 
 @pytest.fixture
@@ -60,6 +60,15 @@ async def worker(redis_url: str) -> AsyncIterator[Worker]:
     commands = Commands(Redis.from_url(redis_url))
     yield Worker(commands)
     await commands.aclose()
+
+
+@pytest.fixture
+def ageing(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> Ageing:
+    """Time stands still for what is known of keys and channels, until `await ageing.go_by(seconds)`."""
+    made = Ageing(redis)
+    monkeypatch.setattr("ingress.auth.time", made)
+    monkeypatch.setattr("ingress.known.time", made)
+    return made
 
 
 @pytest.fixture

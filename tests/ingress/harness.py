@@ -18,6 +18,7 @@ from typing import Any
 import asyncpg
 import httpx
 import uvicorn
+from redis.asyncio import Redis
 from starlette.applications import Starlette
 
 from ingress.app import create_app
@@ -111,6 +112,22 @@ class Worker:
         argv += [job_id, claim, "end", 0, -1, 0, "", 0, len(fields) // 2, *fields]
         verdicts, _claimed = await Script("finish")(self.commands, self._keys, argv)
         assert verdicts == [b"OK"]
+
+
+class Ageing:
+    """What the ingress knows of keys and channels gets older when a test says so, in its memory and in Redis."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+        self._now_s = 1_000_000.0
+
+    def monotonic(self) -> float:
+        return self._now_s
+
+    async def go_by(self, seconds: float) -> None:
+        self._now_s += seconds
+        for name in [*await self._redis.keys("sb:apikey:*"), *await self._redis.keys("sb:channel:*")]:
+            await self._redis.pexpire(name, await self._redis.pttl(name) - int(seconds * 1000))
 
 
 @dataclass

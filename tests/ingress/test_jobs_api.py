@@ -75,24 +75,24 @@ async def test_a_long_poll_answers_when_the_job_ends(
     running: Running, client: httpx.AsyncClient, worker: Worker, eventually: Eventually
 ) -> None:
     job = await accepted(client)
-    polling = asyncio.create_task(client.get(f"/v1/jobs/{job['id']}", headers={"prefer": "respond-async, wait=20"}))
+    polling = asyncio.create_task(client.get(f"/v1/jobs/{job['id']}", headers={"prefer": "respond-async, wait=60"}))
     await eventually(lambda: running.ingress.notices.watching == 1)
     await worker.claim()
     await worker.say(job["id"], "not", " yet")
-    started_s = time.monotonic()
     await worker.end(job["id"])
     response = await polling
-    assert time.monotonic() - started_s < 2
-    assert response.json()["state"] == "succeeded"
-    assert response.headers["preference-applied"] == "wait=20"
+    assert response.json()["state"] == "succeeded", "the answer when the time is over would be what was read before"
+    assert response.headers["preference-applied"] == "wait=60"
     assert running.ingress.notices.watching == 0
 
 
-async def test_a_long_poll_answers_with_the_job_as_it_is_when_the_time_is_over(client: httpx.AsyncClient) -> None:
+async def test_a_long_poll_answers_with_the_job_as_it_is_when_the_time_is_over(
+    running: Running, client: httpx.AsyncClient
+) -> None:
     job = await accepted(client)
     started_s = time.monotonic()
     response = await client.get(f"/v1/jobs/{job['id']}", headers={"prefer": "wait=1"})
-    assert 1 <= time.monotonic() - started_s < 3
+    assert 0.99 < time.monotonic() - started_s < running.settings.long_poll_max_s
     assert (response.status_code, response.json()["state"]) == (200, "queued")
     assert response.headers["retry-after"] == "1"
 

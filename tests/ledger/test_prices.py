@@ -175,10 +175,14 @@ def test_lost_call_is_charged_for_its_input_and_what_was_seen() -> None:
 def test_pricing_costs_microseconds() -> None:
     usage = Usage(1_000, 200, 500)
     price("openai", "gpt-5.4-mini", usage, AT)
-    started_s = time.process_time()
-    for _ in range(2_000):
-        price("openai", "gpt-5.4-mini", usage, AT)
-    assert (time.process_time() - started_s) / 2_000 < 50e-6  # 3 µs measured; the bound allows for a busy machine
+
+    def cpu_s() -> float:
+        started_s = time.process_time()
+        for _ in range(200):
+            price("openai", "gpt-5.4-mini", usage, AT)
+        return (time.process_time() - started_s) / 200
+
+    assert min(cpu_s() for _ in range(20)) < 50e-6  # 3 µs of CPU measured; some of the goes are left in peace
 
 
 def test_unit_prices_reproduce_the_charge() -> None:

@@ -99,11 +99,21 @@ def test_special_tokens_in_a_text_are_plain_text() -> None:
 
 
 @pytest.mark.parametrize("unit", ["a", " ", "A", "!", "\n", "你", "😀", "\u0301", "aB "])
-def test_longest_message_of_one_character_is_counted_quickly(unit: str) -> None:
-    text = (unit * 32_000)[:32_000]
-    started_s = time.perf_counter()
+def test_a_long_message_of_one_character_is_counted_quickly(unit: str) -> None:
+    """Ten times the text is ten times the work, not a hundred times: 5 ms for the longest message, on an idle core."""
+
+    def cpu_s(characters: int) -> float:
+        text = (unit * characters)[:characters]
+        return min(_cpu_s(text) for _ in range(3))
+
+    assert cpu_s(80_000) < 40 * cpu_s(8_000)
+
+
+def _cpu_s(text: str) -> float:
+    """What counting costs this process, whatever others do meanwhile."""
+    started_s = time.process_time()
     assert tokens.count(text) > 0
-    assert time.perf_counter() - started_s < 0.5  # 5 ms on an idle core
+    return time.process_time() - started_s
 
 
 def test_text_beyond_the_regex_engine_is_counted_in_slices() -> None:

@@ -65,7 +65,7 @@ def test_anthropic_says_when_by_its_own_clock() -> None:
     )
     assert read is not None
     assert read.left == {"requests": (49, 2.0), "tokens": (0, 30.0), "input": (1_000, 0.0)}
-    assert read.heard_s == pytest.approx(time.monotonic(), abs=1.0)
+    assert read.heard_s == pytest.approx(time.monotonic(), abs=60.0)
 
 
 HEADERS = {

@@ -34,7 +34,6 @@ def whole(settings: Settings, standin: Standin) -> Settings:
         "openai_api_key": "sk-test",
         "openai_base_url": f"{standin.url}/v1",
         "cache_ttl_s": 0,
-        "lease_s": 1.0,
         "drain_s": 1.0,
         "retry_base_s": 0.05,
         "delivery_timeout_s": 2.0,

@@ -23,7 +23,7 @@ from workers.replies.working import KEPT, LATE_US, Begun, Sign
 def whole(settings: Settings, standin: Standin) -> Settings:
     """With a model to answer."""
     given = {name: getattr(settings, name) for name in settings.model_fields_set}
-    more = {"openai_api_key": "sk-test", "openai_base_url": f"{standin.url}/v1", "cache_ttl_s": 0, "lease_s": 1.0}
+    more = {"openai_api_key": "sk-test", "openai_base_url": f"{standin.url}/v1", "cache_ttl_s": 0}
     return Settings.read({**given, **more})
 
 

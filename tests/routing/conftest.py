@@ -25,7 +25,6 @@ def settings(redis_url: str, database: Database, standin: Standin) -> Settings:
             "anthropic_api_key": "sk-test",
             "anthropic_base_url": standin.url,
             "retry_base_s": 0.01,
-            "lease_s": 1.0,
             "drain_s": 1.0,
             "cache_ttl_s": 0,
             "worker_concurrency": 100,

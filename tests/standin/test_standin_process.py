@@ -34,6 +34,6 @@ async def test_it_stops_cleanly_while_callers_hang_on_it(eventually: Eventually)
 def test_a_taken_port_is_named(control: Control) -> None:
     port = control.url.rpartition(":")[2]
     process = start("--port", port)
-    output, errors = process.communicate(timeout=10)
+    output, errors = process.communicate(timeout=60)
     assert (process.returncode, output) == (1, "")
     assert errors == f"cannot listen on 127.0.0.1:{port}: Address already in use\n"

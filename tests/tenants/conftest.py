@@ -40,7 +40,6 @@ def settings(redis_url: str, database: Database, standin: Standin) -> Settings:
             "secret": "a secret of tests, long enough",
             "credentials_key": SEALING_KEY,
             "retry_base_s": 0.01,
-            "lease_s": 1.0,
             "drain_s": 1.0,
             "cache_ttl_s": 0,
             "worker_concurrency": 100,

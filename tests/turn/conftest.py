@@ -21,7 +21,6 @@ def settings(redis_url: str, database: Database, standin: Standin) -> Settings:
             "openai_base_url": f"{standin.url}/v1",
             "degraded_reply": "none",
             "retry_base_s": 0.01,
-            "lease_s": 1.0,
             "drain_s": 1.0,
             "cache_ttl_s": 0,
             "worker_concurrency": 100,

@@ -111,6 +111,12 @@ class Deployment:
                 except Unavailable:
                     await asyncio.sleep(0.05)
 
+    async def end_leases(self) -> None:
+        """Those of workers that were killed or frozen are over, as they would be in a while."""
+        leases = f"{keys.queue('default')}:leases"
+        for name in await self.commands.redis.zrange(leases, 0, -1):
+            await self.commands.redis.zadd(leases, {name: 1}, xx=True)
+
     async def deltas(self, job_id: str) -> list[bytes]:
         """The pieces of text readers have seen, as JSON."""
         events = await self.commands.redis.xrange(keys.events(job_id))
@@ -145,6 +151,10 @@ class Deployment:
                 await asyncio.sleep(0.01)
         counters = await read_counters(self.commands.redis)
         assert disagreements(counters, await self.ledger(), forgetful=self.forgetful) == []
+
+    async def under_way(self, calls: int = 1) -> bool:
+        """Whether the provider has so many calls before it now; `{"held": True}` keeps them there."""
+        return bool((await self.served())["concurrency"] == calls)
 
     async def behave(self, *rules: dict[str, Any]) -> None:
         (await self.standin.post("/_behaviour", json=list(rules))).raise_for_status()

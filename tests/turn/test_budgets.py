@@ -26,7 +26,7 @@ from shared.config import Settings
 from shared.errors import Unavailable
 from shared.jobs import JobRecord
 from sql import queries
-from tests.conftest import Database, Eventually
+from tests.conftest import PATIENCE_S, Database, Eventually
 from tests.ledger.agreement import Peaks, read_counters, watched
 from tests.turn.deployment import TENANT, Deployment, environment_of
 from tests.turn.test_killed_worker import doomed_worker
@@ -135,6 +135,7 @@ async def test_the_same_while_workers_are_killed(deployment: Deployment, setting
                     await asyncio.sleep(0.005)
                 process.send_signal(signal.SIGKILL)
                 await process.wait()
+                await deployment.end_leases()
 
     async with watched(redis, TENANT) as peaks:
         await kill_and_start_again()
@@ -169,13 +170,14 @@ async def test_the_same_with_a_provider_that_fails_half_its_calls(deployment: De
 
 
 async def test_after_redis_lost_its_memory_nothing_is_spent_for_a_lease_and_then_no_more_than_there_is(
-    deployment: Deployment, settings: Settings, eventually: Eventually
+    deployment: Deployment,
 ) -> None:
     plain = {"output_tokens": REPLY_TOKENS}
-    await deployment.behave({"match": "slow", "tokens_per_s": 5, **plain}, plain)
+    await deployment.behave({"match": "slow", "tokens_per_s": 1, **plain}, plain)
     most = await budget_for(deployment, 60)
     redis = deployment.commands.redis
-    async with deployment.worker(), deployment.worker():
+    lease_s = 2.0
+    async with deployment.worker(lease_s=lease_s), deployment.worker(lease_s=lease_s):
         before = await ask_all(deployment, 30, "slow")
         while len(await redis.keys("sb:calls:*")) < 10:
             await asyncio.sleep(0.005)
@@ -188,7 +190,7 @@ async def test_after_redis_lost_its_memory_nothing_is_spent_for_a_lease_and_then
     rows = await deployment.ledger()
     assert sum(row["cost_nano_usd"] for row in rows) <= most
     later = [e["at_us"] for e in (await deployment.served())["requests"] if e["user_text"] == "again"]
-    assert min(later) >= (seconds + settings.lease_s) * 1_000_000 + us, "it failed closed for one lease"
+    assert min(later) >= (seconds + lease_s) * 1_000_000 + us, "it failed closed for one lease"
     aborted = [row for row in rows if row["status"] == "aborted" and str(row["job_id"]) in before]
     assert aborted, "what was under way is in the books, though Redis forgot it"
 
@@ -198,7 +200,7 @@ async def test_a_closed_till_opens_only_when_the_rows_of_every_worker_are_in_the
 ) -> None:
     """Somebody deletes the mark alone: the leases stand, calls go on, and what they cost must not be forgotten."""
     await deployment.give()
-    await deployment.behave({"match": "long", "tokens_per_s": 50, "output_tokens": 60}, {})
+    await deployment.behave({"match": "long", "held": True})
     redis = deployment.commands.redis
     async with deployment.worker():
         long = await deployment.say("long", conversation="long")
@@ -210,6 +212,8 @@ async def test_a_closed_till_opens_only_when_the_rows_of_every_worker_are_in_the
         await redis.delete(keys.MONEY)
         deployment.forgetful = True
         waiting = await deployment.say("short", conversation="short")
+        await eventually(lambda: _started(deployment, waiting))
+        await deployment.behave()
         first, second = await deployment.ended(long), await deployment.ended(waiting)
         assert await redis.exists(keys.MONEY)
     assert (first.state, second.state) == ("succeeded", "succeeded")
@@ -217,6 +221,11 @@ async def test_a_closed_till_opens_only_when_the_rows_of_every_worker_are_in_the
     served = {entry["user_text"]: entry for entry in (await deployment.served())["requests"]}
     (row,) = await deployment.rows("llm_calls", long)
     assert served["short"]["at_us"] > served["long"]["at_us"] + row["latency_ms"] * 1000
+
+
+async def _started(deployment: Deployment, job_id: str) -> bool:
+    record = await deployment.intake.read(job_id)
+    return record is not None and record.state == "running"
 
 
 async def test_an_unlimited_tenant_is_counted_and_not_stopped(deployment: Deployment) -> None:
@@ -350,6 +359,7 @@ async def test_a_worker_killed_between_two_calls_of_a_turn_leaves_the_first_in_t
     async with doomed_worker(settings, "settled", "SIGKILL") as doomed:
         job_id = await deployment.say("hello", agent="thinker")
         assert await doomed.wait() == -signal.SIGKILL
+    await deployment.end_leases()
     counters = await read_counters(deployment.commands.redis)
     assert all(counter["usd"] > 0 for counter in counters.values()), "the first call is settled"
     async with deployment.worker():
@@ -381,6 +391,7 @@ async def test_a_call_of_a_killed_attempt_costs_what_the_ledger_says_whoever_tol
     async with doomed_worker(settings, "booked", "SIGKILL") as doomed:
         job_id = await deployment.say("hello")
         assert await doomed.wait() == -signal.SIGKILL
+    await deployment.end_leases()
     (raw,) = [
         row
         for name, row in (await deployment.commands.redis.hgetall(keys.calls(job_id))).items()  # type: ignore[misc]
@@ -443,17 +454,14 @@ async def test_a_redis_that_restarts_without_its_file_forgets_and_overspends_not
     private = settings.model_copy(update={"redis_url": server.url()})
     async with Deployment.open(private, database, standin) as deployment:
         plain = {"output_tokens": REPLY_TOKENS}
-        await deployment.behave({"match": "slow", "tokens_per_s": 5, **plain}, plain)
+        await deployment.behave({"match": "slow", "tokens_per_s": 1, **plain}, plain)
         most = await budget_for(deployment, 30)
         async with deployment.worker():
             before = await ask_all(deployment, 10, "slow")
 
-            async def all_called() -> bool:
-                return (await deployment.served())["concurrency"] == 10
-
-            await eventually(all_called)
+            await eventually(lambda: deployment.under_way(10))
             server.child.signal(signal.SIGKILL)
-            await asyncio.to_thread(server.child.join, 5)
+            await asyncio.to_thread(server.child.join, PATIENCE_S)
             server = await asyncio.to_thread(start_valkey, private_directory, port=server.port, settings=empty)
             deployment.forgetful = True
             ended = await end_all(deployment, await ask_all(deployment, 60, "again"))
@@ -461,6 +469,6 @@ async def test_a_redis_that_restarts_without_its_file_forgets_and_overspends_not
         rows = await deployment.ledger()
         assert sum(row["cost_nano_usd"] for row in rows) <= most
         booked = {str(row["job_id"]) for row in rows if row["status"] == "aborted"}
-        assert booked == set(before), "each that was under way is in the books"
+        assert booked >= set(before), "each that was under way is in the books"
         await deployment.check_money()
     server.child.stop()

@@ -14,20 +14,18 @@ async def test_a_worker_told_to_stop_finishes_what_it_can_and_hands_back_the_res
     deployment: Deployment, settings: Settings, eventually: Eventually
 ) -> None:
     await deployment.behave(
-        {"match": "short", "latency_ms": 500}, {"match": "long", "tokens_per_s": 20, "output_tokens": 400}
+        {"match": "short", "held": True}, {"match": "long", "tokens_per_s": 1, "output_tokens": 400}
     )
     short = await deployment.say("short", conversation="short")
     long = await deployment.say("long", conversation="long")
+    environment = environment_of(settings.model_copy(update={"drain_s": 3.0}))
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "ops", "worker", env=environment_of(settings), stdout=asyncio.subprocess.DEVNULL
+        sys.executable, "-m", "ops", "worker", env=environment, stdout=asyncio.subprocess.DEVNULL
     )
-
-    async def both_called() -> bool:
-        return (await deployment.served())["concurrency"] == 2
-
-    await eventually(both_called, 90)
+    await eventually(lambda: deployment.under_way(2), 90)
     queued = await deployment.say("queued", conversation="queued-after")
     process.send_signal(signal.SIGTERM)
+    await deployment.behave({"match": "queued"}, {"tokens_per_s": 1, "output_tokens": 400})
     assert await process.wait() == 0
     assert (await deployment.ended(short)).state == "succeeded"
     assert await deployment.commands.redis.zcard(f"{keys.queue('default')}:leases") == 0

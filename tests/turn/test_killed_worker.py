@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 from shared.config import Settings
@@ -41,6 +42,10 @@ async def doomed_worker(settings: Settings, point: str, signal_name: str) -> Asy
         await process.wait()
 
 
+async def until_frozen(frozen: asyncio.subprocess.Process, eventually: Eventually) -> None:
+    await eventually(lambda: psutil.Process(frozen.pid).status() == psutil.STATUS_STOPPED, 90)
+
+
 async def check_books(deployment: Deployment, job_id: str, *, calls: int) -> None:
     """One job row, one question, one reply, and as many ledger rows as there were calls."""
     assert [row["state"] for row in await deployment.rows("jobs", job_id)] == ["succeeded"]
@@ -72,6 +77,7 @@ async def test_a_worker_killed_at_any_point_gives_one_reply_and_one_set_of_rows(
         job_id = await deployment.say("first")
         follower = await deployment.say("second")
         assert await doomed.wait() == -signal.SIGKILL
+    await deployment.end_leases()
     async with deployment.worker():
         record = await deployment.ended(job_id)
         second = await deployment.ended(follower)
@@ -93,6 +99,7 @@ async def test_turns_that_were_being_committed_together_are_all_committed_or_all
     job_ids = [await deployment.say(f"{n}", conversation=f"c{n}", user=f"u{n % 3}") for n in range(20)]
     async with doomed_worker(settings, point, "SIGKILL") as doomed:
         assert await doomed.wait() == -signal.SIGKILL
+    await deployment.end_leases()
     committed = await deployment.books.fetch("SELECT job_id::text FROM jobs")
     async with deployment.worker():
         records = [await deployment.ended(job_id) for job_id in job_ids]
@@ -113,12 +120,8 @@ async def test_a_frozen_worker_that_wakes_after_its_job_was_taken_over_changes_n
 ) -> None:
     async with doomed_worker(settings, point, "SIGSTOP") as frozen:
         job_id = await deployment.say("first")
-
-        async def taken() -> bool:
-            record = await deployment.intake.read(job_id)
-            return record is not None and record.attempts > 0
-
-        await eventually(taken, 90)
+        await until_frozen(frozen, eventually)
+        await deployment.end_leases()
         async with deployment.worker():
             record = await deployment.ended(job_id)
             frozen.send_signal(signal.SIGCONT)
@@ -144,11 +147,9 @@ async def test_a_frozen_worker_cannot_end_a_job_that_another_one_is_answering(
     await deployment.behave({"faults": [{"status": 400}], "tokens_per_s": 30, "output_tokens": 60})
     async with doomed_worker(settings, "answered", "SIGSTOP") as frozen:
         job_id = await deployment.say("first")
-
-        async def refused() -> bool:
-            return (await deployment.served())["calls"] == 1
-
-        await eventually(refused, 90)
+        await until_frozen(frozen, eventually)
+        assert (await deployment.served())["calls"] == 1
+        await deployment.end_leases()
         async with deployment.worker():
 
             async def answering() -> bool:

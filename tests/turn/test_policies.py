@@ -18,11 +18,19 @@ from tests.turn.deployment import TENANT, Deployment
 from tests.turn.test_killed_worker import doomed_worker
 from workers.turn.retry import RetryPolicy
 
-LONG = {"match": "long", "tokens_per_s": 50, "output_tokens": 400}
+LONG = {"match": "long", "tokens_per_s": 20, "output_tokens": 400}
+A_MINUTE = RetryPolicy(max_attempts=4, base_s=60, cap_s=60, horizon_s=120, draw=lambda _low, high: high)
+"""Between attempts, as long as nobody hurries them."""
 
 
 async def merge(deployment: Deployment, message: str, window_s: float = 0.2, **fields: Any) -> str:
     return await deployment.say(message, policy="merge", merge_window_s=window_s, **fields)
+
+
+async def merge_all(deployment: Deployment, *messages: str, **fields: Any) -> list[str]:
+    """Each but the last waits longer than it takes to say the next one."""
+    *first, last = messages
+    return [*[await merge(deployment, text, 10, **fields) for text in first], await merge(deployment, last, **fields)]
 
 
 async def speaking(deployment: Deployment, eventually: Eventually, job_id: str) -> None:
@@ -56,7 +64,7 @@ async def nothing_is_left(deployment: Deployment) -> bool:
 
 async def test_three_short_messages_in_a_row_get_one_answer(deployment: Deployment) -> None:
     async with deployment.worker():
-        jobs = [await merge(deployment, text) for text in ("hi", "I have a question", "where is my order?")]
+        jobs = await merge_all(deployment, "hi", "I have a question", "where is my order?")
         records = [await deployment.ended(job_id) for job_id in jobs]
     survivor = records[-1]
     assert [record.state for record in records] == ["merged", "merged", "succeeded"]
@@ -73,7 +81,7 @@ async def test_three_short_messages_in_a_row_get_one_answer(deployment: Deployme
 
 async def test_the_books_tell_the_same_of_merged_messages_as_redis(deployment: Deployment) -> None:
     async with deployment.worker():
-        jobs = [await merge(deployment, text, metadata={"n": text}) for text in ("one", "two")]
+        jobs = await merge_all(deployment, "one", "two", metadata={"n": 1})
         for job_id in jobs:
             record, row = await deployment.ended(job_id), await booked(deployment, job_id)
             assert (row.state, row.merged_into, row.reply, row.finished_us, row.metadata, row.user_id) == (
@@ -91,22 +99,27 @@ async def test_the_books_tell_the_same_of_merged_messages_as_redis(deployment: D
 async def test_messages_that_arrive_while_one_runs_are_answered_together_after_it(
     deployment: Deployment, eventually: Eventually
 ) -> None:
-    await deployment.behave(LONG | {"output_tokens": 40}, {})
+    await deployment.behave({"match": "long", "held": True})
     async with deployment.worker():
         running = await merge(deployment, "a long one", 0)
-        await speaking(deployment, eventually, running)
+        await eventually(deployment.under_way)
         pending = [await merge(deployment, text, 0) for text in ("and", "then")]
+        await deployment.behave()
         first, *rest = [await deployment.ended(job_id) for job_id in (running, *pending)]
     assert [record.state for record in (first, *rest)] == ["succeeded", "merged", "succeeded"]
     assert (await deployment.served())["calls"] == 2
     assert await transcript(deployment) == ["a long one", "<reply>", "and", "then", "<reply>"]
 
 
-async def test_the_set_is_frozen_at_its_first_claim(deployment: Deployment, eventually: Eventually) -> None:
+async def test_the_set_is_frozen_at_its_first_claim(
+    deployment: Deployment, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A retry answers the same messages again; one that comes meanwhile is not among them."""
     await deployment.behave({"match": "one", "faults": [{"status": 500}]}, {})
-    async with deployment.worker(retry_base_s=1.0):
-        jobs = [await merge(deployment, text) for text in ("one", "two")]
+    redis, delayed = deployment.commands.redis, f"{keys.queue('default')}:delayed"
+    monkeypatch.setattr(RetryPolicy, "of", lambda _settings: A_MINUTE)
+    async with deployment.worker():
+        jobs = await merge_all(deployment, "one", "two")
 
         async def retrying() -> bool:
             record = await deployment.intake.read(jobs[1])
@@ -114,6 +127,8 @@ async def test_the_set_is_frozen_at_its_first_claim(deployment: Deployment, even
 
         await eventually(retrying)
         late = await merge(deployment, "three", 0)
+        assert await redis.zadd(delayed, {jobs[1]: 1}, xx=True, ch=True), "the minute is over"
+        await redis.lpush(f"{keys.queue('default')}:wake", "1")
         records = [await deployment.ended(job_id) for job_id in (*jobs, late)]
     assert [record.state for record in records] == ["merged", "succeeded", "succeeded"]
     assert records[1].attempts == 2
@@ -163,7 +178,9 @@ async def test_an_interruption_stops_the_running_turn_and_takes_in_what_waits(
         await speaking(deployment, eventually, running)
         newest = await deployment.say("no, stop!", policy="interrupt")
         for job_id in waiting:
-            assert (await deployment.ended(job_id, 0.5)).state == "cancelled", "at once"
+            cancelled = await deployment.intake.read(job_id)
+            assert cancelled is not None
+            assert (cancelled.state, cancelled.over) == ("cancelled", True), "at once"
         records = [await deployment.ended(job_id) for job_id in (running, *waiting, newest)]
     assert [record.state for record in records] == ["cancelled", "cancelled", "cancelled", "succeeded"]
     assert records[-1].reply is not None
@@ -245,14 +262,15 @@ async def test_a_dead_set_is_retried_as_the_whole_question_once(
 async def test_what_ended_behind_a_running_turn_comes_after_it_in_the_history(
     deployment: Deployment, eventually: Eventually
 ) -> None:
-    await deployment.behave(LONG | {"output_tokens": 30}, {})
+    await deployment.behave({"match": "long", "held": True})
     async with deployment.worker():
         running = await deployment.say("a long one")
-        await speaking(deployment, eventually, running)
+        await eventually(deployment.under_way)
         follower = await deployment.say("never mind")
         assert await deployment.intake.cancel(TENANT, follower) == "cancelled"
         await deployment.ended(await deployment.say("elsewhere", conversation="c2"))  # its worker looked at the ends
         assert await transcript(deployment) == []
+        await deployment.behave()
         await deployment.ended(running)
 
         async def written() -> bool:
@@ -279,8 +297,7 @@ async def test_the_owner_of_a_conversation_is_known_from_messages_that_never_sta
 async def test_an_interruption_ends_a_wait_for_a_retry(
     deployment: Deployment, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    a_minute = RetryPolicy(max_attempts=4, base_s=60, cap_s=60, horizon_s=120, draw=lambda _low, high: high)
-    monkeypatch.setattr(RetryPolicy, "of", lambda _settings: a_minute)
+    monkeypatch.setattr(RetryPolicy, "of", lambda _settings: A_MINUTE)
     await deployment.behave({"match": "first", "faults": [{"status": 500}]}, {})
     async with deployment.worker():
         first = await deployment.say("first")
@@ -315,7 +332,7 @@ async def test_hooks_hear_of_jobs_that_never_started(deployment: Deployment, eve
     async def after(ctx: dict[Any, Any]) -> None:
         heard.append((ctx["job_id"], ctx["job_try"], ctx["state"]))
 
-    first, second = [await merge(deployment, text, 5) for text in ("one", "two")]
+    first, second = [await merge(deployment, text, 10) for text in ("one", "two")]
     async with deployment.worker() as worker:
         worker.after_job_end = after
         assert await deployment.intake.cancel(TENANT, second) == "cancelled"
@@ -334,6 +351,7 @@ async def test_a_killed_workers_merged_messages_are_answered_once(
     jobs = [await merge(deployment, text, 0.05) for text in ("one", "two", "three")]
     async with doomed_worker(settings, point, "SIGKILL") as process:
         assert await process.wait() == -signal.SIGKILL
+    await deployment.end_leases()
     async with deployment.worker():
         records = [await deployment.ended(job_id) for job_id in jobs]
     assert [record.state for record in records] == ["merged", "merged", "succeeded"]
