@@ -1,5 +1,7 @@
 """A tenant with thousands of conversations does not stand in the way of one with a single message."""
 
+import asyncio
+
 from shared.ids import uuid7
 from shared.wire import TurnPayload
 from tests.queue.harness import QUEUE, TENANT, Bench
@@ -11,6 +13,11 @@ async def accept(bench: Bench, tenant: str, conversation: str) -> str:
     payload = TurnPayload(job_id=uuid7(), tenant=tenant, agent="support", conversation_id=conversation, message="hello")
     assert (await bench.intake.admit(payload, ttl_s=60, enqueued_ms=0)).outcome == "accepted"
     return payload.job_id
+
+
+async def accept_all(bench: Bench, tenant: str, conversations: int) -> list[str]:
+    """In this order and within a moment: who waits for two seconds is no longer passed by a newcomer."""
+    return await asyncio.gather(*(accept(bench, tenant, f"c{n}") for n in range(conversations)))
 
 
 async def next_ms(bench: Bench) -> None:
@@ -26,8 +33,8 @@ async def nothing_is_counted(bench: Bench) -> bool:
 
 
 async def test_a_newcomer_goes_first_and_its_next_ones_wait_for_64_heads_of_a_big_tenant_at_most(bench: Bench) -> None:
-    big = [await accept(bench, "big", f"c{n}") for n in range(500)]
-    small = [await accept(bench, "small", f"c{n}") for n in range(3)]
+    big = await accept_all(bench, "big", 500)
+    small = await accept_all(bench, "small", 3)
     await bench.join("w")
     first = [job.id for job in await bench.claim("w", HEADS + 3)]
     assert first == [big[0], small[0], *big[1:HEADS], *small[1:]], "each one's first goes before others"
@@ -45,7 +52,7 @@ async def test_who_has_waited_for_longer_than_the_head_start_goes_before_a_newco
 
 
 async def test_one_claim_takes_all_a_tenant_has_when_nobody_else_waits(bench: Bench) -> None:
-    big = [await accept(bench, "big", f"c{n}") for n in range(300)]
+    big = await accept_all(bench, "big", 300)
     await bench.join("w")
     assert [job.id for job in await bench.claim("w", 300)] == big
     assert await nothing_is_counted(bench)
