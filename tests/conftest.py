@@ -28,6 +28,8 @@ from ops.stack.standin import Standin, start_standin
 from ops.stack.valkey import Valkey, start_valkey
 from sql.migrate import migrate
 from tests.pgbouncer import PgBouncer, start_pgbouncer
+from workers.models import http as model_http
+from workers.turn import recollect
 
 TEMPLATE = "switchboard_template"
 NO_FSYNC = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_wal_size": "2GB"}
@@ -201,6 +203,16 @@ async def standin(standin_process: Standin) -> Standin:
 PATIENCE_S = 30.0
 """How long tests wait for what must come: a machine that is ten times too slow gets there, a passing test never waits
 for it. Bounds that prove something (before the next poll, say) are the test's own."""
+
+
+@pytest.fixture(autouse=True)
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A crowded machine is not what tests are about: waits of a worker that would change what a turn is made of.
+
+    Tests of these very waits set their own.
+    """
+    monkeypatch.setattr(recollect, "DEADLINE_S", PATIENCE_S)
+    monkeypatch.setattr(model_http, "CONNECT_S", PATIENCE_S)
 
 
 class Eventually(Protocol):

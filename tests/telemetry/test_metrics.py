@@ -216,24 +216,29 @@ async def test_a_worker_is_ready_with_its_lease_and_postgres_and_only_then(
         return answer.status_code, answer.json()["parts"]
 
     async def is_ready() -> bool:
-        return (await parts())[0] == 200
+        return await parts() == (200, {"lease": "ok", "postgres": "ok"})
+
+    async def is_without_postgres() -> bool:
+        return await parts() == (503, {"lease": "ok", "postgres": "cannot be reached"})
 
     async def is_without_lease() -> bool:
         return (await parts())[1]["lease"] == "none"
 
-    async with httpx.AsyncClient(timeout=10) as client, deployment.worker(metrics_port=port, lease_s=0.4) as worker:
+    async with httpx.AsyncClient(timeout=90) as client, deployment.worker(metrics_port=port, lease_s=2.0) as worker:
         await eventually(is_ready)
-        assert (await parts())[1] == {"lease": "ok", "postgres": "ok"}
         await deployment.books.execute(f"ALTER DATABASE {database.name} CONNECTION LIMIT 0")
         await deployment.books.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'switchboard_app' AND datname = $1",
             database.name,
         )
-        assert await parts() == (503, {"lease": "ok", "postgres": "cannot be reached"})
+        await eventually(is_without_postgres)
         await deployment.books.execute(f"ALTER DATABASE {database.name} CONNECTION LIMIT -1")
         await eventually(is_ready)
-        await deployment.commands.run("CLIENT", "PAUSE", 2_000, "ALL")  # beats get no answer, and the lease runs out
-        await eventually(is_without_lease)
+        await deployment.commands.run("CLIENT", "PAUSE", 600_000, "WRITE")  # beats get no answer: the lease runs out
+        try:
+            await eventually(is_without_lease)
+        finally:
+            await deployment.commands.run("CLIENT", "UNPAUSE")
         await eventually(is_ready)
         worker.allow_pick_jobs = False
         assert await parts() == (503, {"lease": "given up: draining", "postgres": "ok"})
