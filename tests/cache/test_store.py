@@ -84,19 +84,23 @@ async def test_nobody_waits_for_what_is_not_to_be_shared_and_a_good_answer_ends_
 async def test_a_flight_lasts_as_long_as_it_is_held_and_no_longer(
     stores: Stores, redis: Redis, eventually: Eventually
 ) -> None:
-    store, question = stores(lease_s=0.2), a_question()
+    store, question, flight = stores(lease_s=60.0), a_question(), keys.flight("acme", "q")
     await store.ask(question, "one")
-    for _ in range(30):
+    assert 50_000 < await redis.pttl(flight) <= 60_000
+    for _ in range(3):
+        await redis.pexpire(flight, 30_000)  # half of its time is over
         await store.hold({"one": question})
+        assert await redis.pttl(flight) > 50_000
         assert await store.ask(question, "two") == "wait"
+    await redis.pexpire(flight, 1)
 
     async def mine() -> bool:
         return await store.ask(question, "two") == "lead"
 
     await eventually(mine)
-    await redis.pexpire(keys.flight("acme", "q"), 60_000)
+    await redis.pexpire(flight, 30_000)
     await store.hold({"one": question})
-    assert await redis.pttl(keys.flight("acme", "q")) > 50_000
+    assert await redis.pttl(flight) <= 30_000, "it is not his any more"
     await store.land(question, "one")
     assert await store.ask(question, "three") == "wait", "the first asker woke up, and the flight is the second's"
 

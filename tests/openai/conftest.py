@@ -30,7 +30,7 @@ def settings(redis_url: str, database: Database, standin: Standin) -> Settings:
             "lease_s": 8.0,  # a machine under load must not cost a stream its attempt
             "drain_s": 1.0,
             "sse_keepalive_s": 0.2,
-            "openai_wait_max_s": 5,
+            "openai_wait_max_s": 90,
             "degraded_reply": "none",
         }
     )

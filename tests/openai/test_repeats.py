@@ -9,6 +9,7 @@ from openai import AsyncOpenAI, OpenAI
 from redis.asyncio import Redis
 
 from shared import keys
+from tests.conftest import PATIENCE_S
 from tests.ingress.harness import Served
 from tests.openai.harness import KEY, Product, deaf_proxy
 
@@ -92,10 +93,11 @@ async def test_a_background_request_costs_one_round_trip(client: AsyncOpenAI, se
 
 
 async def test_a_client_that_leaves_a_plain_request_stops_nothing(product: Product, client: AsyncOpenAI) -> None:
-    await product.deployment.behave({"tokens_per_s": 50, "output_tokens": 40})
+    await product.deployment.behave({"held": True})
     with pytest.raises(openai.APITimeoutError):
-        await client.responses.create(model="support", input="hello", timeout=0.2)
-    async with asyncio.timeout(10):
+        await client.responses.create(model="support", input="hello", timeout=2.0)
+    await product.deployment.behave()
+    async with asyncio.timeout(PATIENCE_S):
         while await jobs(product) == 0:
             await asyncio.sleep(0.02)
     assert await product.deployment.books.fetchval("SELECT state FROM jobs") == "succeeded"

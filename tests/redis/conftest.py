@@ -26,7 +26,7 @@ def own_valkey(private_directory: DataDirectory) -> Iterator[Valkey]:
 
 @pytest.fixture
 async def own_commands(own_valkey: Valkey) -> AsyncIterator[Commands]:
-    """Impatient: gives up after half a second without an answer."""
-    made = Commands(connect(own_valkey.url()), timeout_s=0.5)
+    """Impatient: gives up after two seconds without an answer."""
+    made = Commands(connect(own_valkey.url()), timeout_s=2.0)
     yield made
     await made.aclose()

@@ -14,7 +14,7 @@ from ops.stack.directory import DataDirectory
 from ops.stack.valkey import Valkey, start_valkey
 from shared.errors import Unavailable
 from shared.redis import Commands, connect
-from tests.conftest import Eventually
+from tests.conftest import PATIENCE_S, Eventually
 
 
 async def test_a_killed_connection_fails_what_was_sent_and_the_next_command_finds_a_new_one(
@@ -66,7 +66,7 @@ async def test_a_frozen_server_is_given_up_and_found_again(own_commands: Command
 
 
 async def test_an_answer_that_takes_its_time_is_waited_for(own_valkey: Valkey) -> None:
-    commands = Commands(connect(own_valkey.url()), timeout_s=2)
+    commands = Commands(connect(own_valkey.url()), timeout_s=60)
     assert await commands.run("DEBUG", "SLEEP", 1)
     await commands.aclose()
 
@@ -78,12 +78,12 @@ def test_a_process_that_was_stopped_itself_reads_its_answers_before_it_gives_up(
     """uvloop looks at its timers first, at its sockets later."""
 
     async def stop_meanwhile() -> None:
-        commands = Commands(connect(own_valkey.url()), timeout_s=0.5)
+        commands = Commands(connect(own_valkey.url()), timeout_s=1.0)
         await commands.run("PING")
         asked = asyncio.ensure_future(commands.run("DEBUG", "SLEEP", 0.1))
         for _ in range(3):
             await asyncio.sleep(0)
-        time.sleep(1.0)
+        time.sleep(2.5)
         assert await asked
         await commands.aclose()
 
@@ -112,11 +112,11 @@ async def _restart_under_load(first: Valkey, directory: DataDirectory) -> None:
                 await asyncio.sleep(0.01)
 
     asking = [asyncio.ensure_future(ask()) for _ in range(50)]
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(4 * PATIENCE_S):
         while answered < 200:
             await asyncio.sleep(0.01)
         first.child.signal(SIGKILL)
-        first.child.join(10)
+        first.child.join(PATIENCE_S)
         while not failures:
             await asyncio.sleep(0.01)
         second = await asyncio.to_thread(start_valkey, directory, port=first.port)
@@ -131,9 +131,9 @@ async def _restart_under_load(first: Valkey, directory: DataDirectory) -> None:
 
 async def test_a_server_that_still_loads_its_data_is_unavailable(private_directory: DataDirectory) -> None:
     first = start_valkey(private_directory, settings={"enable-debug-command": "local"})
-    async with opened(first.url()) as commands:
+    async with opened(first.url(), timeout_s=60) as commands:
         await commands.run("DEBUG", "POPULATE", 2_000)
-        await commands.run("CONFIG", "SET", "key-load-delay", 500)  # µs per key
+        await commands.run("CONFIG", "SET", "key-load-delay", 1_500)  # µs per key
         await commands.run("CONFIG", "SET", "loading-process-events-interval-bytes", 1_024)
         reloading = asyncio.ensure_future(commands.run("DEBUG", "RELOAD"))
         async with opened(first.url()) as other:
@@ -189,7 +189,7 @@ async def test_an_answer_that_is_not_redis_ends_the_connection() -> None:
 
 
 async def first_failure(commands: Commands) -> Unavailable:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while True:
             try:
                 await commands.run("GET", "key:1")
@@ -198,8 +198,8 @@ async def first_failure(commands: Commands) -> Unavailable:
 
 
 @asynccontextmanager
-async def opened(url: str) -> AsyncIterator[Commands]:
-    commands = Commands(connect(url))
+async def opened(url: str, **how: float) -> AsyncIterator[Commands]:
+    commands = Commands(connect(url), **how)
     yield commands
     await commands.aclose()
 

@@ -20,7 +20,7 @@ TLS = Path(__file__).parents[1] / "models" / "tls"
 
 @asynccontextmanager
 async def opened(url: str) -> AsyncIterator[Commands]:
-    commands = Commands(connect(url), timeout_s=1)
+    commands = Commands(connect(url), timeout_s=20)
     try:
         yield commands
     finally:
