@@ -151,7 +151,7 @@ async def test_a_killed_workers_task_is_done_by_another_one_and_every_call_is_pa
     environment = environment_of(deployment.settings) | {"SWITCHBOARD_OPS_DATABASE_URL": deployment.ops}
     process = await asyncio.create_subprocess_exec(sys.executable, "-m", "ops", "delivery", env=environment)
     try:
-        await eventually(lambda: deployment.commands.redis.keys("sb:calls:*"))
+        await eventually(lambda: deployment.commands.redis.keys("sb:calls:*"), 90)
     finally:
         process.send_signal(signal.SIGKILL)
         await process.wait()
@@ -201,7 +201,7 @@ async def test_a_budget_that_is_spent_puts_the_work_off(deployment: Remembering,
 
 async def test_a_busy_provider_is_left_to_the_chats(deployment: Remembering, eventually: Eventually) -> None:
     await deployment.memory_settings(facts=False)
-    await deployment.behave({"match": "slow", "latency_ms": 1_500}, {})
+    await deployment.behave({"match": "slow", "held": True}, {})
     async with deployment.worker(openai_concurrency=1), deployment.memory(openai_concurrency=1):
         await deployment.talk(*(f"message {n}" for n in range(11)))
         slow = await deployment.say("slow", conversation="c2", user=None)
@@ -212,6 +212,7 @@ async def test_a_busy_provider_is_left_to_the_chats(deployment: Remembering, eve
             return bool((await deployment.task("summary"))["error"])
 
         await eventually(refused)
+        await deployment.behave()
         assert (await deployment.ended(slow)).state == "succeeded"
     assert await calls(deployment, "summary") == []
 

@@ -32,7 +32,7 @@ def settings(redis_url: str, database: Database) -> Settings:
             "ops_database_url": database.ops,
             "secret": "a secret of tests, long enough",
             "delivery_allow_private": True,
-            "delivery_timeout_s": 5.0,
+            "delivery_timeout_s": 30.0,
         }
     )
 

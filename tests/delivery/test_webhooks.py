@@ -242,7 +242,7 @@ async def test_an_answer_without_end_is_cut_off(
 async def test_nobody_answering_is_a_timeout_and_a_closed_port_no_connection(
     books: asyncpg.Connection, running: Running, owe: Owe, eventually: Eventually
 ) -> None:
-    async with receiving(hangs=True) as silent, running(delivery_timeout_s=0.2):
+    async with receiving(hangs=True) as silent, running(delivery_timeout_s=2.0):
         await owe(silent.url, conversation="a")
         await owe("http://127.0.0.1:9/", conversation="b")
         await eventually(lambda: _all_are(books, "retrying"))

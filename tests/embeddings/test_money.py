@@ -144,7 +144,7 @@ async def test_one_that_was_only_frozen_changes_nothing_any_more(memory: Memory,
         await another.cashier.settle_left()
     embedder = process.writer._shelf.get(SMALL)
     assert embedder is not None
-    embedded = await embedder.embed([item.text for item in items], "document", timeout_s=10)
+    embedded = await embedder.embed([item.text for item in items], "document", timeout_s=60)
     await process.cashier.settle(bill, process.cashier.exact(bill, items, embedder, embedded))
     assert [row["status"] for row in await memory.ledger()] == ["lost", "lost"]
     await memory.money_agrees()
@@ -156,7 +156,7 @@ async def test_killed_between_the_ledger_and_the_counters_it_is_the_ledger_that_
     items, bill = await reserved(memory, process)
     embedder = process.writer._shelf.get(SMALL)
     assert embedder is not None
-    embedded = await embedder.embed([item.text for item in items], "document", timeout_s=10)
+    embedded = await embedder.embed([item.text for item in items], "document", timeout_s=60)
     exact = process.cashier.exact(bill, items, embedder, embedded._replace(tokens=[1_000, 2_000]))
     for row, item in zip(exact, items, strict=True):
         await process.cashier._store.book(item.payer.tenant, [row], lambda: True)
@@ -191,7 +191,7 @@ async def test_what_postgres_will_not_take_stands_exact_in_redis(
     items, bill = await reserved(memory, process)
     embedder = process.writer._shelf.get(SMALL)
     assert embedder is not None
-    embedded = await embedder.embed([item.text for item in items], "document", timeout_s=10)
+    embedded = await embedder.embed([item.text for item in items], "document", timeout_s=60)
     rows = process.cashier.exact(bill, items, embedder, embedded)
 
     async def away(*_: object) -> dict[str, object]:

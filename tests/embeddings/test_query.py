@@ -102,7 +102,7 @@ async def test_the_same_question_costs_once(asked: Asking, memory: Memory) -> No
 
 
 async def test_a_late_answer_is_not_waited_for_and_is_paid(memory: Memory, database: Database) -> None:
-    memory.settings = memory.settings.model_copy(update={"embedding_deadline_ms": 300})
+    memory.settings = memory.settings.model_copy(update={"embedding_deadline_ms": 1_500})
     async with asking(memory, database) as asked:
         await asked.embedder.prepare()
         await memory.behave({"faults": ["hang"]})

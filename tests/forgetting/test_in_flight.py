@@ -11,7 +11,7 @@ from ops.users.erasing import Eraser
 from ops.users.whom import Whom
 from shared import keys
 from shared.errors import NotFound
-from tests.conftest import Eventually
+from tests.conftest import PATIENCE_S, Eventually
 from tests.dead.graveyard import kill, retry
 from tests.forgetting.searching import Everywhere
 from tests.forgetting.test_erasing import CANARY, USER, a_user, erase
@@ -146,7 +146,7 @@ async def test_an_end_that_a_writer_holds_already_is_refused(
     await erase(eraser, a_user())
     await deployment.commands.redis.xadd(keys.ENDED, held[1])  # as a writer that was stopped still has it
     async with deployment.worker():
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             while await deployment.commands.redis.xlen(keys.ENDED):
                 await asyncio.sleep(0.01)
     assert await everywhere.find(CANARY, USER) == []

@@ -140,7 +140,7 @@ class Served:
 
     def client(self, key: str | None = "sk-tenant-a", **options: Any) -> httpx.AsyncClient:
         headers = {"authorization": f"Bearer {key}"} if key else {}
-        return httpx.AsyncClient(base_url=self.url, headers=headers, timeout=30, **options)
+        return httpx.AsyncClient(base_url=self.url, headers=headers, timeout=120, **options)
 
 
 @asynccontextmanager

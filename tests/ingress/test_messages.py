@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 from shared import keys
 from shared.config import Settings
 from shared.wire import decode_turn
+from tests.conftest import PATIENCE_S
 from tests.ingress.harness import MESSAGES, Running, Served, Worker, accepted, settings_for, started
 
 
@@ -151,7 +152,7 @@ async def test_a_large_body_in_chunks_is_refused_before_its_end(server: Served) 
     writer.write(
         "\r\n".join([*head, "", ""]).encode() + b"40001\r\n" + b" " * 0x40001 + b"\r\n"
     )  # one byte too many, and no end
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         assert (await reader.readline()).startswith(b"HTTP/1.1 413 ")  # the phrase differs between Pythons
     writer.close()
     await writer.wait_closed()

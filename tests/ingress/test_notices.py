@@ -17,7 +17,7 @@ from shared import keys
 from shared.errors import Unavailable
 from shared.ids import uuid7
 from shared.redis import connect
-from tests.conftest import Eventually
+from tests.conftest import PATIENCE_S, Eventually
 
 
 @pytest.fixture
@@ -45,18 +45,18 @@ async def test_a_notice_after_watch_has_returned_is_never_missed(notices: Notice
         job_id = uuid7()
         async with notices.watch(job_id) as watch:
             await redis.publish(keys.notify_channel(job_id), "e")
-            assert await watch.wait(5)
+            assert await watch.wait(PATIENCE_S)
 
 
 async def test_a_waiter_for_the_end_is_not_woken_by_events(notices: Notices, redis: Redis) -> None:
     job_id = uuid7()
     async with notices.watch(job_id, ends_only=True) as end, notices.watch(job_id) as any_news:
         await redis.publish(keys.notify_channel(job_id), "e")
-        assert await any_news.wait(5)
+        assert await any_news.wait(PATIENCE_S)
         assert not await end.wait(0)
         await redis.publish(keys.notify_channel(job_id), "t")
-        assert await end.wait(5)
-        assert await any_news.wait(5)
+        assert await end.wait(PATIENCE_S)
+        assert await any_news.wait(PATIENCE_S)
 
 
 async def test_a_thousand_waiters_share_one_connection_and_leave_nothing(
@@ -71,7 +71,7 @@ async def test_a_thousand_waiters_share_one_connection_and_leave_nothing(
             for job_id in jobs:
                 pipe.publish(keys.notify_channel(job_id), "t")
             await pipe.execute()
-        assert all(await asyncio.gather(*(watch.wait(5) for watch in watches)))
+        assert all(await asyncio.gather(*(watch.wait(PATIENCE_S) for watch in watches)))
     assert notices.watching == 0
 
     async def all_unsubscribed() -> bool:
@@ -117,7 +117,7 @@ async def test_a_channel_entered_again_is_confirmed_by_its_own_subscription(
     await eventually(lambda: len(notices._unconfirmed) == 1)
     assert not inside.is_set()
     wire.replies.put_nowait([b"subscribe", name.encode(), 1])
-    await asyncio.wait_for(inside.wait(), 5)
+    await asyncio.wait_for(inside.wait(), PATIENCE_S)
     await stop(second, serving)
 
 
@@ -129,7 +129,7 @@ async def test_coming_and_going_in_any_order_leaves_no_gap(notices: Notices, red
             job_id = choice.choice(jobs)
             async with notices.watch(job_id) as watch:
                 await redis.publish(keys.notify_channel(job_id), "e")
-                assert await watch.wait(5)
+                assert await watch.wait(PATIENCE_S)
 
     await asyncio.gather(*(visitor() for _ in range(10)))
     assert notices.watching == 0
@@ -153,9 +153,9 @@ async def test_waiters_are_woken_when_their_connection_was_cut(notices: Notices,
         for client in await redis.client_list(_type="pubsub"):
             if int(client["sub"]) and client["db"] == str(redis.connection_pool.connection_kwargs["db"]):
                 await redis.client_kill(client["addr"])
-        assert await watch.wait(5)
+        assert await watch.wait(PATIENCE_S)
         await redis.publish(keys.notify_channel(job_id), "e")
-        assert await watch.wait(5)
+        assert await watch.wait(PATIENCE_S)
 
 
 @pytest.fixture
@@ -178,10 +178,10 @@ async def test_waiters_live_through_a_restart_of_redis(own_valkey: tuple[DataDir
                 await stack.enter_async_context(notices.watch(uuid7()))
             again = start_valkey(directory, port=server.port)
             stack.callback(again.child.stop)
-            assert all(await asyncio.gather(*(watch.wait(10) for watch in watches)))
+            assert all(await asyncio.gather(*(watch.wait(PATIENCE_S) for watch in watches)))
             async with Redis.from_url(again.url()) as redis:
                 await redis.publish(keys.notify_channel(jobs[0]), "t")
-            assert await watches[0].wait(5)
+            assert await watches[0].wait(PATIENCE_S)
             assert not await watches[1].wait(0)
         assert notices.watching == 0
 

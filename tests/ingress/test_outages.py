@@ -55,7 +55,7 @@ async def test_redis_killed_and_restarted_under_callers(
         async with client.stream("GET", f"/v1/jobs/{job['id']}/events") as response:
             stream = events_of(response)
             assert (await anext(event async for event in stream if event.type != ":")).type == "job.started"
-            polling = asyncio.create_task(client.get(f"/v1/jobs/{job['id']}", headers={"prefer": "wait=30"}))
+            polling = asyncio.create_task(client.get(f"/v1/jobs/{job['id']}", headers={"prefer": "wait=60"}))
             await eventually(lambda: len(_watches(server)) == 2)
 
             await _sync(valkey)

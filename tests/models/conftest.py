@@ -29,7 +29,7 @@ class Provider:
     adapter: OpenAIModel | AnthropicModel
     name: str
 
-    async def ask(self, prompt: Prompt = PROMPT, *, timeout_s: float = 10.0, user: str | None = None) -> Completion:
+    async def ask(self, prompt: Prompt = PROMPT, *, timeout_s: float = 60.0, user: str | None = None) -> Completion:
         """The completion, after checking that the pieces make its text."""
         *pieces, completion = await collect(self.adapter, self.name, prompt, timeout_s=timeout_s, user=user)
         assert isinstance(completion, Completion)
@@ -40,7 +40,7 @@ class Provider:
 
 
 async def collect(
-    model: ChatModel, name: str, prompt: Prompt = PROMPT, *, timeout_s: float = 10.0, user: str | None = None
+    model: ChatModel, name: str, prompt: Prompt = PROMPT, *, timeout_s: float = 60.0, user: str | None = None
 ) -> list[str | Completion]:
     async with aclosing(model.stream(prompt, model=name, timeout_s=timeout_s, user=user)) as pieces:
         return [piece async for piece in pieces]
@@ -54,7 +54,7 @@ async def make_provider() -> AsyncIterator[MakeProvider]:
     """`make_provider("openai", url, idle_timeout_s=…)`; `url` without `/v1`."""
     async with AsyncExitStack() as stack:
 
-        def make(kind: str, url: str, idle_timeout_s: float = 10.0) -> Provider:
+        def make(kind: str, url: str, idle_timeout_s: float = 60.0) -> Provider:
             adapter: OpenAIModel | AnthropicModel
             if kind == "openai":
                 adapter = OpenAIModel(api_key=KEY, base_url=f"{url}/v1", idle_timeout_s=idle_timeout_s)

@@ -73,7 +73,7 @@ async def test_closing_the_stream_early_aborts_the_call_at_the_provider(
     provider: Provider, behave: Behave, served: Served, eventually: Eventually
 ) -> None:
     await behave(tokens_per_s=50, output_tokens=500)
-    async with aclosing(provider.adapter.stream(PROMPT, model=provider.name, timeout_s=30)) as pieces:
+    async with aclosing(provider.adapter.stream(PROMPT, model=provider.name, timeout_s=120)) as pieces:
         assert isinstance(await anext(pieces), str)
 
     async def aborted() -> dict[str, Any] | None:
@@ -114,10 +114,10 @@ async def test_connections_are_used_again(make_provider: MakeProvider, kind: str
 
 
 async def test_one_process_holds_hundreds_of_streams(provider: Provider, behave: Behave, served: Served) -> None:
-    await behave(ttft_ms=500, output_tokens=3)
-    completions = await asyncio.gather(*(provider.ask(timeout_s=30) for _ in range(300)))
+    await behave(gather=300, output_tokens=3)
+    completions = await asyncio.gather(*(provider.ask(timeout_s=120) for _ in range(300)))
     assert {completion.usage.output_tokens for completion in completions} == {3}
-    assert (await served())["concurrency_peak"] > 100
+    assert (await served())["concurrency_peak"] == 300
 
 
 async def test_request_carries_the_key_the_user_and_one_limit(

@@ -19,7 +19,7 @@ async def post(client: httpx2.AsyncClient, url: str, content: bytes = b"{}") -> 
     return await client.post(url, content=content)
 
 
-def client(transport: ModelTransport | None = None, timeout_s: float = 5.0) -> httpx2.AsyncClient:
+def client(transport: ModelTransport | None = None, timeout_s: float = 60.0) -> httpx2.AsyncClient:
     return httpx2.AsyncClient(transport=transport or ModelTransport(), timeout=timeout_s)
 
 
@@ -131,7 +131,7 @@ async def test_line_break_in_a_header_is_refused(scripted: Scripted) -> None:
 async def test_silence_ends_after_the_read_timeout(scripted: Scripted) -> None:
     scripted.close_after = False
     scripted.answers = [[b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhello"]]
-    async with client(timeout_s=0.2) as http:
+    async with client(timeout_s=1.0) as http:
         with pytest.raises(httpx2.ReadTimeout):
             await post(http, scripted.url)
 
