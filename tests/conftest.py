@@ -19,6 +19,7 @@ from typing import Any, Protocol
 import asyncpg
 import httpx
 import pytest
+from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 from redis.asyncio import Redis
 
@@ -35,8 +36,13 @@ TEMPLATE = "switchboard_template"
 NO_FSYNC = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_wal_size": "2GB"}
 """The tests' cluster is thrown away: durability would only cost time."""
 
-hypothesis_settings.register_profile("thorough", max_examples=2_000, deadline=None, print_blob=True)
-"""`--hypothesis-profile=thorough`: for an hour at night, not for every run."""
+hypothesis_settings.register_profile(
+    "usual", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow], print_blob=True
+)
+hypothesis_settings.register_profile("thorough", max_examples=2_000, deadline=None, derandomize=False, print_blob=True)
+hypothesis_settings.load_profile("usual")
+"""The same examples in every run, however slow the machine. `--hypothesis-profile=thorough` looks for others: for an
+hour at night, not for every run."""
 
 _numbers = itertools.count(1)
 _redis_databases = itertools.cycle(range(1, 64))

@@ -55,7 +55,7 @@ async def test_the_one_that_differs_is_named_with_both_sums(
             await server.delete(key)
             said = f"{key} counts 0 nano-USD and 0 tokens, the ledger has {COST} and {TOKENS}"
         case _:
-            key = keys.spent("month", "nobody", "202611")
+            key = keys.spent("month", "nobody", key.rpartition(":")[2])
             await server.hset(key, mapping={"usd": 5, "tok": 1})
             said = f"{key} counts 5 nano-USD and 1 tokens, the ledger has 0 and 0"
     found = (await examined())["money"]

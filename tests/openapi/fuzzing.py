@@ -25,7 +25,7 @@ probability = 0.6
 """
 CONFIGURATION = """
 hooks = "{hooks}"
-request-timeout = 20
+request-timeout = 90
 continue-on-failure = true
 
 [output.sanitization]

@@ -9,13 +9,9 @@ from arq.worker import func
 
 from shared.redis import Line, connect
 from tests.conftest import Eventually
-<<<<<<< HEAD
 from tests.queue.harness import AT_ONCE_S, NEVER_S, QUEUE, Bench, nothing, replace
-=======
-from tests.queue.harness import NEVER_S, QUEUE, Bench, nothing, replace
 from tests.queue.test_watch import stock_client
 from workers.queue import wake
->>>>>>> main
 from workers.queue.scripts import Claimed, Claims
 from workers.queue.stopping import stop
 from workers.queue.taking import STANDING_SLOTS
@@ -41,15 +37,10 @@ async def test_a_job_arrives_with_its_token(bench: Bench, eventually: Eventually
 
         replace(worker.scripts, claim=late)
         job_id = await bench.accept()
-<<<<<<< HEAD
-        assert await eventually(lambda: bench.started == [job_id], AT_ONCE_S)
-        assert asked == []
-=======
         try:
             assert await eventually(lambda: bench.started == [job_id])
         finally:
             go.set()
->>>>>>> main
 
 
 async def test_the_queue_is_looked_at_again_when_there_may_be_more(bench: Bench, eventually: Eventually) -> None:
