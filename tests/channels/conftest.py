@@ -23,7 +23,7 @@ from shared.sealing import Sealer
 from shared.wire import TurnPayload, decode_turn
 from tests.channels.providers import PROVIDERS, Provider, Request
 from tests.conftest import Database
-from tests.ingress.conftest import running, with_keys, worker  # noqa: F401 - fixtures of the ingress's own tests
+from tests.ingress.conftest import ageing, running, with_keys, worker  # noqa: F401 - fixtures of the ingress's own tests
 from tests.ingress.harness import Running, settings_for, started
 
 SEALING_KEY = b64encode(b"k" * 32).decode()

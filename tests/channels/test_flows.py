@@ -23,7 +23,7 @@ from ingress.channels import flows
 from ops.channels.books import ChannelBooks
 from shared.config import Settings
 from tests.channels.conftest import Connect, Line, give
-from tests.conftest import Database
+from tests.conftest import PATIENCE_S, Database
 from tests.ingress.harness import Running
 
 META_SECRET = "meta-secret"
@@ -191,11 +191,11 @@ async def test_agents_that_hang_keep_no_thread_from_others(phone: Phone, monkeyp
     asyncio.get_running_loop().set_default_executor(loop_threads)
     with monkeypatch.context() as patched:
         patched.setattr(flows, "ANSWER_S", 0.05)
-        patched.setattr(Booking, "flow", lambda *_: go_on.wait(20))
+        patched.setattr(Booking, "flow", lambda *_: go_on.wait(2 * PATIENCE_S))
         statuses = [(await phone.ask(step("INIT"))).status_code for _ in range(2)]
         try:
             assert statuses == [503, 503]
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE_S):
                 assert await asyncio.to_thread(lambda: "free") == "free"
         finally:
             go_on.set()

@@ -55,7 +55,7 @@ class Bench:
     def scripts(self) -> QueueScripts:
         return QueueScripts(self.commands, QUEUE, in_progress_ms=60_000, max_events=100, result_ttl_s=60)
 
-    async def accept(self, conversation: str = "c1", *, ttl_s: int = 60) -> str:
+    async def accept(self, conversation: str = "c1", *, ttl_s: int = 3_600) -> str:
         """A chat job as ingress makes it; its id."""
         payload = TurnPayload(
             job_id=uuid7(), tenant=TENANT, agent="support", conversation_id=conversation, message="hello"
@@ -64,7 +64,7 @@ class Bench:
         assert admission.outcome == "accepted"
         return payload.job_id
 
-    async def join(self, worker: str, *, lease_ms: int = 60_000) -> None:
+    async def join(self, worker: str, *, lease_ms: int = 600_000) -> None:
         await self.scripts().beat(worker, lease_ms, "join")
 
     async def claim(self, worker: str, n: int = 100) -> list[Claimed]:

@@ -11,7 +11,7 @@ HEADS = 64
 
 async def accept(bench: Bench, tenant: str, conversation: str) -> str:
     payload = TurnPayload(job_id=uuid7(), tenant=tenant, agent="support", conversation_id=conversation, message="hello")
-    assert (await bench.intake.admit(payload, ttl_s=60, enqueued_ms=0)).outcome == "accepted"
+    assert (await bench.intake.admit(payload, ttl_s=3_600, enqueued_ms=0)).outcome == "accepted"
     return payload.job_id
 
 

@@ -108,7 +108,7 @@ async def test_a_worker_that_leaves_does_not_wait_for_ever(private_directory: Da
             await asyncio.to_thread(server.child.stop)
             cut_off.set()
 
-        worker = bench.build(cut_the_line, lease_s=0.2)
+        worker = bench.build(cut_the_line, lease_s=1.0)
         running = asyncio.ensure_future(worker.async_run())
         await bench.accept()
         await cut_off.wait()

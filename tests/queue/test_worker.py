@@ -96,7 +96,7 @@ async def test_a_cancelled_job_is_stopped_where_it_runs(bench: Bench, eventually
             return Ended({"state": "cancelled"})
         return None
 
-    async with bench.worker(until_cancelled, lease_s=0.2):
+    async with bench.worker(until_cancelled, lease_s=2.0):
         job_id = await bench.accept()
         follower = await bench.accept()
         assert await eventually(lambda: bench.started == [job_id])

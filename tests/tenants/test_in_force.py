@@ -48,6 +48,7 @@ async def two_ingresses(
             client = httpx.AsyncClient(
                 base_url=f"http://127.0.0.1:{port}",
                 headers={"authorization": "Bearer sk-chat-only"},
+                timeout=90,
                 trust_env=False,
             )
             clients.append(await closing.enter_async_context(client))
