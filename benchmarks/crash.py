@@ -105,7 +105,7 @@ async def _handover(rig: Rig, subject: Subject, signal: Signals, **options: floa
             await asyncio.sleep(random.uniform(0, spec.lease_s / 4))  # noqa: S311 - anywhere between two beats
             sent_ns = time.monotonic_ns()
             full.child.signal(signal)
-            again = (await idle.says("start", 1 + jobs, timeout_s=120.0))[1:]
+            again = (await idle.says("start", 1 + jobs, timeout_s=600.0))[1:]
     assert {job_id for _, _, job_id, _ in again} == held, "other jobs were started than the ones held"
     return Handover((max(int(ns) for _, ns, _, _ in again) - sent_ns) / 1e9, max(int(tries) for *_, tries in again))
 

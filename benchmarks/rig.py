@@ -25,7 +25,7 @@ from ops.stack.valkey import Valkey
 POLL_S = 0.004
 
 
-async def until(condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
+async def until(condition: Callable[[], bool], timeout_s: float = 300.0) -> None:
     """Returns when `condition()`; raises StackError when that takes longer than `timeout_s`."""
     deadline = time.monotonic() + timeout_s
     while not condition():
@@ -53,7 +53,7 @@ class WorkerProcess:
     def said(self, event: str) -> list[list[str]]:
         return [words for words in list(self.lines) if words[0] == event]  # a thread of ours appends to it
 
-    async def says(self, event: str, count: int = 1, timeout_s: float = 60.0) -> list[list[str]]:
+    async def says(self, event: str, count: int = 1, timeout_s: float = 300.0) -> list[list[str]]:
         """The lines of `event`, once there are `count` of them."""
 
         def enough() -> bool:
@@ -77,7 +77,7 @@ class WorkerProcess:
     async def leave(self) -> "Left":
         """Ends it in order."""
         self.child.signal(self.child.program.stop_signal)
-        (left,) = await self.says("left", timeout_s=30.0)
+        (left,) = await self.says("left", timeout_s=120.0)
         return Left(*(int(word) for word in left[1:]))
 
 
@@ -122,7 +122,7 @@ class Rig:
         """Jobs waiting or running in the queue; 0 only when every job has ended, whatever its conversation."""
         return int(await self.redis.zcard("arq:queue"))
 
-    async def drained(self, timeout_s: float = 120.0) -> int:
+    async def drained(self, timeout_s: float = 600.0) -> int:
         """Waits for the last job's end; the clock then, in ns."""
         deadline = time.monotonic() + timeout_s
         while await self.queued():

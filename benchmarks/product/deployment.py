@@ -23,7 +23,7 @@ from ops.stack.schema import apply_migrations, seed_development_key
 from shared import keys
 
 MODEL_MS = 50
-START_TIMEOUT_S = 30.0
+START_TIMEOUT_S = 180.0
 FIRST_CORE, SECOND_CORE = [0], [1]
 
 

@@ -77,7 +77,7 @@ def ingress(settings: Settings) -> Starlette:
 
     async def read(request: Request) -> Response:
         job = Job(request.path_params["job_id"], request.app.state.arq)
-        reply = await job.result(timeout=30, poll_delay=POLL_S)
+        reply = await job.result(timeout=300, poll_delay=POLL_S)
         return _json({"id": job.job_id, "state": "succeeded", "reply": reply}, 200)
 
     routes = [

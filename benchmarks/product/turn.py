@@ -187,7 +187,7 @@ async def _backlog(running: Running, client: Client, count: int) -> None:
     await asyncio.gather(*(say() for _ in range(count)))
 
 
-async def _all_ended(running: Running, timeout_s: float = 120.0) -> None:
+async def _all_ended(running: Running, timeout_s: float = 600.0) -> None:
     """No job waits, runs or is parked: each stands in the queue until it has ended, or is one of a tenant's parked."""
     redis, deadline_s = running.deployment.rig.redis, time.monotonic() + timeout_s
     while await redis.zcard("arq:queue") or await redis.exists("arq:queue:parked"):

@@ -12,7 +12,7 @@ from tests.queue.arq_suite import suite
 OURS, IDLER = "workers.queue.worker:LeaseWorker", "idler:Idler"
 PASSED, SKIPPED = 172, 2
 """What arq's own worker makes of the pinned release."""
-SECOND_GOES = 3
+SECOND_GOES = 10
 """Its tests measure time: on a busy machine so many may need to run again, alone."""
 
 

@@ -21,7 +21,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
 CACHE = ROOT / ".pytest_cache" / "arq"
 PINNED = HERE / "sdist.txt"
-RUN_TIMEOUT_S = 140
+RUN_TIMEOUT_S = 400
 
 
 @dataclass(frozen=True)
