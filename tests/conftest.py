@@ -209,6 +209,8 @@ async def standin(standin_process: Standin) -> Standin:
 PATIENCE_S = 30.0
 """How long tests wait for what must come: a machine that is ten times too slow gets there, a passing test never waits
 for it. Bounds that prove something (before the next poll, say) are the test's own."""
+START_S = 300.0
+"""The same for what a process does that must start first: seconds of CPU, of which a crowded machine has few."""
 
 
 @pytest.fixture(autouse=True)

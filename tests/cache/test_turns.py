@@ -20,7 +20,7 @@ from shared import keys
 from shared.config import Settings
 from shared.errors import UpstreamError
 from shared.jobs import JobRecord
-from tests.conftest import Eventually
+from tests.conftest import START_S, Eventually
 from tests.turn.deployment import TENANT, Deployment, environment_of
 from workers.ledger.purse import Purse
 from workers.turn.answer import TurnContext
@@ -261,7 +261,7 @@ async def test_fifty_who_ask_two_processes_at_once_are_one_call(
         async def both() -> bool:
             return await leases(deployment) == 2
 
-        await eventually(both, 90)
+        await eventually(both, START_S)
         jobs = [await deployment.say("Do you ship?", conversation=f"c{n}", user=f"u{n}") for n in range(50)]
 
         async def all_asked() -> bool:

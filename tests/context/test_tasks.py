@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from tests.conftest import Eventually
+from tests.conftest import START_S, Eventually
 from tests.context.conftest import Remembering
 from tests.turn.deployment import TENANT, environment_of
 from workers.background import runner
@@ -151,7 +151,7 @@ async def test_a_killed_workers_task_is_done_by_another_one_and_every_call_is_pa
     environment = environment_of(deployment.settings) | {"SWITCHBOARD_OPS_DATABASE_URL": deployment.ops}
     process = await asyncio.create_subprocess_exec(sys.executable, "-m", "ops", "delivery", env=environment)
     try:
-        await eventually(lambda: deployment.commands.redis.keys("sb:calls:*"), 90)
+        await eventually(lambda: deployment.commands.redis.keys("sb:calls:*"), START_S)
     finally:
         process.send_signal(signal.SIGKILL)
         await process.wait()

@@ -182,7 +182,7 @@ async def test_what_never_died_cannot_be_retried(deployment: Deployment, desk: D
 async def test_an_expired_job_runs_with_a_fresh_time_to_live(
     deployment: Deployment, desk: Desk, eventually: Eventually
 ) -> None:
-    job_id = await deployment.say("late", ttl_s=1)
+    job_id = await deployment.say("late", ttl_s=60)
     expiry = f"{keys.queue('default')}:expiry"
     await deployment.commands.redis.zadd(expiry, {job_id: 1.0})
 

@@ -7,7 +7,7 @@ import sys
 import asyncpg
 
 from shared.config import Settings
-from tests.conftest import Eventually
+from tests.conftest import START_S, Eventually
 from tests.delivery.conftest import Owe, Running, earlier, states
 from tests.delivery.receiver import Receiver, receiving
 from tests.stack.dev_process import REPOSITORY
@@ -34,7 +34,7 @@ async def test_killed_between_request_and_note_it_is_sent_again_under_the_same_i
     await owe(receiver.url)
     await owe(receiver.url)
     doomed = await start(settings, "tests.delivery.doomed_courier")
-    assert await asyncio.wait_for(doomed.wait(), 90) == -signal.SIGKILL
+    assert await asyncio.wait_for(doomed.wait(), START_S) == -signal.SIGKILL
     assert (await states(books), len(receiver.posts)) == (["sending", "pending"], 1)
     async with running():
         assert await states(books) == ["sending", "pending"]  # its lease holds: somebody may still be at it
@@ -59,10 +59,10 @@ async def test_sigterm_lets_what_is_under_way_end_and_claims_no_more(
         await owe(slow.url)
         await owe(slow.url)
         process = await start(settings, "ops", "delivery")
-        await eventually(lambda: slow.open == 1, 90)
+        await eventually(lambda: slow.open == 1, START_S)
         process.terminate()
         slow.hang.set()
-        assert await asyncio.wait_for(process.wait(), 90) == 0
+        assert await asyncio.wait_for(process.wait(), START_S) == 0
     assert await states(books) == ["delivered", "pending"]
 
 
@@ -91,7 +91,7 @@ async def test_without_the_operators_role_it_does_not_start(settings: Settings, 
         stderr=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.DEVNULL,
     )
-    _, said = await asyncio.wait_for(process.communicate(), 90)
+    _, said = await asyncio.wait_for(process.communicate(), START_S)
     assert process.returncode == 2
     assert b"SWITCHBOARD_OPS_DATABASE_URL" in said
     assert b"Traceback" not in said

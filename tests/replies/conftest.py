@@ -47,7 +47,7 @@ def settings(redis_url: str, database: Database, standin: Standin) -> Settings:
             "secret": "a secret of tests, long enough",
             "credentials_key": SEALING_KEY,
             "channel_urls": urls,
-            "delivery_timeout_s": 5.0,
+            "delivery_timeout_s": 30.0,
         }
     )
 

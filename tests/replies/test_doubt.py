@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from shared.config import Settings
-from tests.conftest import Eventually, _eventually
+from tests.conftest import START_S, Eventually, _eventually
 from tests.delivery.conftest import Running
 from tests.replies.conftest import Connect, Replies
 from tests.stack.dev_process import REPOSITORY
@@ -23,7 +23,7 @@ async def killed(settings: Settings, point: str, nth: int) -> None:
         env=environment_of(settings),
         stdout=asyncio.subprocess.DEVNULL,
     )
-    assert await asyncio.wait_for(process.wait(), 90) == -signal.SIGKILL
+    assert await asyncio.wait_for(process.wait(), START_S) == -signal.SIGKILL
 
 
 async def said(replies: Replies) -> str:

@@ -13,7 +13,7 @@ import pytest
 from shared import keys
 from shared.config import Settings
 from shared.jobs import JobRecord
-from tests.conftest import Eventually
+from tests.conftest import START_S, Eventually
 from tests.routing.conftest import ANTHROPIC, OPENAI, calls_of
 from tests.turn.deployment import TENANT, Deployment, environment_of
 
@@ -94,7 +94,7 @@ async def test_slots_of_a_killed_worker_are_free_within_its_lease(
         async def all_under_way() -> bool:
             return bool((await deployment.served())["concurrency"] == 5)
 
-        await eventually(all_under_way, 90)  # a process that starts on a busy machine
+        await eventually(all_under_way, START_S)  # a process that starts on a busy machine
         async with deployment.worker(openai_concurrency=5, **ALONE):
             other = await deployment.say("short", conversation="short")
 
@@ -146,7 +146,7 @@ async def test_calls_of_a_minute_are_bounded_over_processes(
             records = [await deployment.intake.read(job_id) for job_id in jobs]
             return all(record is not None and record.started_us is not None for record in records)
 
-        await eventually(all_started, 90)  # 5 by each: processes that start on a busy machine
+        await eventually(all_started, START_S)  # 5 by each: processes that start on a busy machine
         for served in (4, 8, 10):
 
             async def waited(served: int = served) -> bool:

@@ -20,7 +20,7 @@ from shared.config import Settings
 from shared.db import open_pool
 from shared.redis import Commands, connect
 from shared.tenants import settings_of
-from tests.conftest import Database, Eventually
+from tests.conftest import START_S, Database, Eventually
 from tests.ingress.harness import MESSAGES, sha256, started
 from tests.stack.dev_process import REPOSITORY, free_base_port
 from tests.turn.deployment import Deployment, environment_of
@@ -52,7 +52,7 @@ async def two_ingresses(
                 trust_env=False,
             )
             clients.append(await closing.enter_async_context(client))
-            await eventually(partial(_status, client), timeout_s=90)  # before the next one looks for a free port
+            await eventually(partial(_status, client), START_S)  # before the next one looks for a free port
         yield clients
 
 

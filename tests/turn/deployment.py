@@ -111,6 +111,12 @@ class Deployment:
                 except Unavailable:
                     await asyncio.sleep(0.05)
 
+    async def hurry(self, job_id: str) -> None:
+        """The time for which its retry waits is over."""
+        queue = keys.queue("default")
+        assert await self.commands.redis.zadd(f"{queue}:delayed", {job_id: 1}, xx=True, ch=True)
+        await self.commands.redis.lpush(f"{queue}:wake", "1")
+
     async def end_leases(self) -> None:
         """Those of workers that were killed or frozen are over, as they would be in a while."""
         leases = f"{keys.queue('default')}:leases"

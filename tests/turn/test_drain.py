@@ -6,7 +6,7 @@ import sys
 
 from shared import keys
 from shared.config import Settings
-from tests.conftest import Eventually
+from tests.conftest import START_S, Eventually
 from tests.turn.deployment import Deployment, environment_of
 
 
@@ -22,7 +22,7 @@ async def test_a_worker_told_to_stop_finishes_what_it_can_and_hands_back_the_res
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "ops", "worker", env=environment, stdout=asyncio.subprocess.DEVNULL
     )
-    await eventually(lambda: deployment.under_way(2), 90)
+    await eventually(lambda: deployment.under_way(2), START_S)
     queued = await deployment.say("queued", conversation="queued-after")
     process.send_signal(signal.SIGTERM)
     await deployment.behave({"match": "queued"}, {"tokens_per_s": 1, "output_tokens": 400})

@@ -1,10 +1,13 @@
 """Messages that nobody started in time."""
 
 import msgspec
+import pytest
 
 from shared import keys
 from tests.conftest import Eventually
 from tests.turn.deployment import Deployment
+from tests.turn.test_policies import A_MINUTE
+from workers.turn.retry import RetryPolicy
 
 
 async def test_a_message_not_started_in_time_expires_with_its_followers_and_is_kept_for_inspection(
@@ -32,9 +35,22 @@ async def test_a_message_not_started_in_time_expires_with_its_followers_and_is_k
     assert await deployment.commands.redis.zcard(expiry) == 0
 
 
-async def test_once_started_a_turn_does_not_expire(deployment: Deployment) -> None:
-    await deployment.behave({"faults": [{"status": 429, "retry_after_s": 1.5}]})
+async def test_once_started_a_turn_does_not_expire(
+    deployment: Deployment, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(RetryPolicy, "of", lambda _settings: A_MINUTE)
+    await deployment.behave({"faults": [{"status": 500}]})
+    expiry = f"{keys.queue('default')}:expiry"
+
+    async def retrying() -> bool:
+        record = await deployment.intake.read(job_id)
+        return record is not None and record.state == "retrying"
+
+    job_id = await deployment.say("hello", ttl_s=60)
+    assert await deployment.commands.redis.zscore(expiry, job_id) is not None
     async with deployment.worker():
-        job_id = await deployment.say("hello", ttl_s=1)
+        await eventually(retrying)
+        assert await deployment.commands.redis.zcard(expiry) == 0, "nothing ends it while it waits"
+        await deployment.hurry(job_id)
         record = await deployment.ended(job_id)
     assert (record.state, record.attempts) == ("succeeded", 2)

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from shared.config import Settings
-from tests.conftest import Eventually
+from tests.conftest import START_S, Eventually
 from tests.turn.deployment import TENANT, Deployment, environment_of
 from tests.turn.doomed_worker import POINTS, TOGETHER
 
@@ -43,7 +43,7 @@ async def doomed_worker(settings: Settings, point: str, signal_name: str) -> Asy
 
 
 async def until_frozen(frozen: asyncio.subprocess.Process, eventually: Eventually) -> None:
-    await eventually(lambda: psutil.Process(frozen.pid).status() == psutil.STATUS_STOPPED, 90)
+    await eventually(lambda: psutil.Process(frozen.pid).status() == psutil.STATUS_STOPPED, START_S)
 
 
 async def check_books(deployment: Deployment, job_id: str, *, calls: int) -> None:

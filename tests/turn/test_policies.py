@@ -116,7 +116,6 @@ async def test_the_set_is_frozen_at_its_first_claim(
 ) -> None:
     """A retry answers the same messages again; one that comes meanwhile is not among them."""
     await deployment.behave({"match": "one", "faults": [{"status": 500}]}, {})
-    redis, delayed = deployment.commands.redis, f"{keys.queue('default')}:delayed"
     monkeypatch.setattr(RetryPolicy, "of", lambda _settings: A_MINUTE)
     async with deployment.worker():
         jobs = await merge_all(deployment, "one", "two")
@@ -127,8 +126,7 @@ async def test_the_set_is_frozen_at_its_first_claim(
 
         await eventually(retrying)
         late = await merge(deployment, "three", 0)
-        assert await redis.zadd(delayed, {jobs[1]: 1}, xx=True, ch=True), "the minute is over"
-        await redis.lpush(f"{keys.queue('default')}:wake", "1")
+        await deployment.hurry(jobs[1])
         records = [await deployment.ended(job_id) for job_id in (*jobs, late)]
     assert [record.state for record in records] == ["merged", "succeeded", "succeeded"]
     assert records[1].attempts == 2
