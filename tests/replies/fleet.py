@@ -75,7 +75,7 @@ async def fleet_of(settings: Settings, logs: Path, *, workers: int, couriers: in
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    caller = httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30)
+    caller = httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=120)
     fleet = Fleet(environment_of(settings) | {"PORT": str(port)}, port, logs, caller)
     try:
         await fleet.start("ingress", "ingress")
