@@ -108,8 +108,13 @@ def clean_environment(home: Path) -> dict[str, str]:
 
 
 def free_base_port() -> int:
-    """N such that N, N + 1 and N + 2 are free; below the range the system hands out itself."""
-    for base in range(20000 + os.getpid() % 5000, 32000, 7):
+    """N such that N, N + 1 and N + 2 are free; below the range the system hands out itself.
+
+    Each process of a run has a range of its own: what was found free is taken seconds later.
+    """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))  # noqa: TID251 - pytest-xdist's
+    first = 20_000 + worker % 8 * 1_500
+    for base in range(first + os.getpid() % 100 * 7, first + 1_490, 7):
         if all(_is_free(base + offset) for offset in range(3)):
             return base
     raise AssertionError("no free ports")

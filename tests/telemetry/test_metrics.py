@@ -1,7 +1,6 @@
 """What Prometheus is told: right numbers, by few labels, to those who may ask."""
 
 import re
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from shared.telemetry import metrics
 from shared.telemetry.metrics import exposition
 from tests.conftest import Database, Eventually
 from tests.ingress.harness import MESSAGES, Running, accepted
+from tests.stack.dev_process import free_base_port
 from tests.telemetry.conftest import TOKEN
 from tests.telemetry.numbers import grown, numbers
 from tests.turn.deployment import Deployment
@@ -24,12 +24,6 @@ from workers.delivery import metrics as _delivery  # noqa: F401 - the delivery p
 from workers.probes import PORTS, first_free
 
 SCRAPER = {"authorization": f"Bearer {TOKEN}"}
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @pytest.fixture
@@ -167,7 +161,7 @@ async def test_no_callers_word_becomes_a_label(ingress: Running, deployment: Dep
 async def test_two_workers_of_one_host_with_one_setting_are_both_found_and_scraped(
     deployment: Deployment, console: httpx.AsyncClient, eventually: Eventually
 ) -> None:
-    base = free_port()
+    base = free_base_port()
 
     async def targets() -> list[str]:
         groups = (await console.get("/v1/metrics/targets", headers=SCRAPER)).json()
@@ -209,7 +203,7 @@ async def test_without_a_setting_a_worker_listens_nowhere(deployment: Deployment
 async def test_a_worker_is_ready_with_its_lease_and_postgres_and_only_then(
     deployment: Deployment, eventually: Eventually, database: Database
 ) -> None:
-    port = free_port()
+    port = free_base_port()
 
     async def parts() -> tuple[int, dict[str, str]]:
         answer = await client.get(f"http://127.0.0.1:{port}/health/ready")
@@ -245,7 +239,7 @@ async def test_a_worker_is_ready_with_its_lease_and_postgres_and_only_then(
 
 
 def test_ports_are_tried_in_order_and_a_full_range_is_said() -> None:
-    base = free_port()
+    base = free_base_port()
     with first_free("127.0.0.1", base) as one, first_free("127.0.0.1", base) as two:
         assert one.getsockname()[1] == base
         assert base < two.getsockname()[1] < base + PORTS
