@@ -41,7 +41,7 @@ async def test_a_waiting_response_is_cancelled_at_once_and_again(client: AsyncOp
 
 
 async def test_a_running_response_is_cancelled(client: AsyncOpenAI, product: Product, eventually: Eventually) -> None:
-    await product.deployment.behave({"tokens_per_s": 20, "output_tokens": 400})
+    await product.deployment.behave({"tokens_per_s": 5, "output_tokens": 400})
     response = await client.responses.create(model="support", input="a long one", background=True)
 
     async def running() -> bool:

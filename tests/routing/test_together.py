@@ -224,7 +224,7 @@ async def test_a_long_pause_leaves_the_turn_to_the_next_model(deployment: Deploy
 async def test_a_turn_that_waits_for_a_slot_can_be_stopped_at_once(
     deployment: Deployment, eventually: Eventually, how: str
 ) -> None:
-    await deployment.behave({"match": "long", "tokens_per_s": 20, "output_tokens": 400}, {})
+    await deployment.behave({"match": "long", "tokens_per_s": 5, "output_tokens": 400}, {})
     async with deployment.worker(openai_concurrency=1, drain_s=0.2, **ALONE):
         long = await deployment.say("long")
 

@@ -29,7 +29,7 @@ def test_valkey_finds_its_data_again_at_the_same_port(private_directory: DataDir
     with SyncRedis.from_url(first.url()) as client:
         client.set("answer", "42")
     first.child.signal(how)
-    first.child.join(timeout_s=10)
+    first.child.join(timeout_s=60)
     second = start_valkey(private_directory, port=first.port)
     try:
         with SyncRedis.from_url(second.url()) as client:
@@ -78,8 +78,8 @@ def test_postgres_starts_over_what_a_killed_one_left(private_directory: DataDire
     first.superuser_sql("CREATE TABLE kept (answer int); INSERT INTO kept VALUES (42);")
     family = psutil.Process(first.child.pid).children(recursive=True)
     first.child.signal(signal.SIGKILL)
-    first.child.join(timeout_s=10)
-    psutil.wait_procs(family, timeout=10)
+    first.child.join(timeout_s=60)
+    psutil.wait_procs(family, timeout=60)
     claims_a_live_process(private_directory.path / "postgres" / "postmaster.pid")
 
     second = start_postgres(private_directory)

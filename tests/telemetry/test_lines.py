@@ -155,7 +155,7 @@ async def test_no_line_of_any_process_has_a_word_of_anybody(
 async def test_what_a_leaving_worker_hands_back_is_said_and_counted_once(
     deployment: Deployment, lines: Lines, eventually: Eventually
 ) -> None:
-    await deployment.behave({"output_tokens": 200, "tokens_per_s": 20})
+    await deployment.behave({"output_tokens": 200, "tokens_per_s": 5})
     async with deployment.worker(drain_s=0.1):
         job_id = await deployment.say("hello")
         await eventually(lambda: deployment.deltas(job_id))

@@ -7,7 +7,7 @@ from tests.turn.deployment import TENANT, Deployment
 async def test_a_running_turn_is_stopped_and_what_it_cost_is_booked(
     deployment: Deployment, eventually: Eventually
 ) -> None:
-    await deployment.behave({"match": "long", "tokens_per_s": 50, "output_tokens": 400})
+    await deployment.behave({"match": "long", "tokens_per_s": 5, "output_tokens": 400})
     async with deployment.worker():
         job_id = await deployment.say("a long one")
         follower = await deployment.say("next")

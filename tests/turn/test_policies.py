@@ -18,7 +18,7 @@ from tests.turn.deployment import TENANT, Deployment
 from tests.turn.test_killed_worker import doomed_worker
 from workers.turn.retry import RetryPolicy
 
-LONG = {"match": "long", "tokens_per_s": 20, "output_tokens": 400}
+LONG = {"match": "long", "tokens_per_s": 5, "output_tokens": 400}
 A_MINUTE = RetryPolicy(max_attempts=4, base_s=60, cap_s=60, horizon_s=120, draw=lambda _low, high: high)
 """Between attempts, as long as nobody hurries them."""
 
