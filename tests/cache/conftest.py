@@ -16,7 +16,7 @@ from workers.cache.store import Answer, AnswerStore
 
 __all__ = ["deployment", "settings_without_cache"]
 
-LEASE_S = 0.5
+LEASE_S = 2.0
 Stores = Callable[..., AnswerStore]
 Caches = Callable[[], Cache]
 

@@ -12,7 +12,7 @@ import pytest
 from anthropic import AsyncAnthropic
 from openai import AsyncOpenAI
 
-from tests.conftest import Eventually
+from tests.conftest import PATIENCE_S, Eventually
 from tests.standin.conftest import Control
 
 GIVES_UP_S = 1.0
@@ -257,7 +257,7 @@ async def test_held_calls_are_answered_when_the_rules_are_replaced_and_by_those_
     assert "second" in await chat(openai, "second"), "only that one"
     assert not held.done()
     control.behave({"reply": "another"})
-    assert await held == "at last"
+    assert await asyncio.wait_for(held, PATIENCE_S) == "at last"
     control.behave({"held": True})
     left = asyncio.create_task(chat(openai, "third"))
     await eventually(lambda: control.served()["concurrency"] == 1)
