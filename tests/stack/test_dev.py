@@ -15,7 +15,6 @@ import psutil
 import pytest
 
 from tests.stack.dev_process import (
-    REPOSITORY,
     DevStack,
     Person,
     assert_gone,
@@ -92,7 +91,7 @@ def test_the_console_stands_beside_the_ingress_and_takes_the_development_key(sta
 def test_chat_through_a_pipe_prints_replies_and_nothing_else_to_stdout(stack: DevStack, folder: Path) -> None:
     chat = subprocess.run(
         [Person().python, "-m", "ops", "chat", "--url", stack.url, "--user", "ada"],
-        cwd=REPOSITORY,
+        cwd=Path(__file__).parent.parent.parent,
         env=clean_environment(folder),
         input="My name is Ada.\n\nWhat is my name?\n",
         capture_output=True,
@@ -107,7 +106,7 @@ def test_chat_through_a_pipe_prints_replies_and_nothing_else_to_stdout(stack: De
     assert chat.stderr.count("tokens in") == 2
 
 
-@pytest.mark.timeout(300)  # three commands, each of which loads everything
+@pytest.mark.timeout(400)  # three commands, each of which loads everything
 def test_another_terminal_reads_where_everything_is(stack: DevStack, folder: Path) -> None:
     env = folder / "shared" / "env"
     assert f". {env}\n" in stack.text
@@ -122,12 +121,12 @@ def test_another_terminal_reads_where_everything_is(stack: DevStack, folder: Pat
     """
     shell = subprocess.run(
         ["/bin/sh", "-c", commands],
-        cwd=REPOSITORY,
+        cwd=Path(__file__).parent.parent.parent,
         env=clean_environment(folder),
         capture_output=True,
         text=True,
         check=False,
-        timeout=240,
+        timeout=300,
     )
     assert shell.returncode == 0, shell.stdout + shell.stderr
     assert "whsec_" in shell.stdout
