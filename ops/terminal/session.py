@@ -4,8 +4,9 @@ import asyncio
 import os
 import pwd
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from typing import Any
 
 import structlog
 
@@ -15,21 +16,19 @@ from shared.db import Pool, open_pool
 from shared.errors import InvalidRequest
 from shared.redis import Commands, connect
 
+Act = Callable[[], Coroutine[Any, Any, int]]
+"""What a command does; its exit code."""
 CONNECTIONS = 2
 """To each server: one at work, one to spare."""
 
 
-def ran(act: Callable[[], Awaitable[int]]) -> int:
+def ran(act: Act) -> int:
     """The action's exit code. Log lines go to stderr, so that stdout holds results only."""
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
-
-    async def whole() -> int:
-        return await act()
-
-    return asyncio.run(whole())
+    return asyncio.run(act())
 
 
-def said(act: Callable[[], Awaitable[int]]) -> int:
+def said(act: Act) -> int:
     """The same; every fault of a request on a line of its own, and 1."""
     try:
         return ran(act)
