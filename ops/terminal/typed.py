@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import msgspec
 from pydantic import BaseModel, ValidationError
 
-from ops.tenants.document import pointer
+from ingress.body import described
 from shared.errors import InvalidRequest
 
 B = TypeVar("B", bound=BaseModel)
@@ -18,10 +18,8 @@ def checked(model: type[B], given: Mapping[str, Any], *, whole: str = "switchboa
     try:
         return model.model_validate(given)
     except ValidationError as error:
-        faults = [
-            {"field": pointer(*item["loc"]) or whole, "message": item["msg"]}
-            for item in error.errors(include_url=False, include_input=False)
-        ]
+        faults = [described(item) for item in error.errors(include_url=False, include_input=False)]
+        faults = [{**fault, "field": fault["field"] or whole} for fault in faults]
         raise InvalidRequest("The request has faults.", faults=faults) from None
 
 
