@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 
 from ops.stack.directory import DataDirectory
-from ops.stack.environment import Backends, Ports, check_ports, for_children, uses_standin
+from ops.stack.environment import Backends, Ports, check_ports, for_children, for_terminal, uses_standin
 from ops.stack.panel import print_panel
 from ops.stack.postgres import start_postgres
 from ops.stack.process import Program, StackError
@@ -86,6 +86,7 @@ class _Stack:
             print(f"migrated: {', '.join(applied)}", flush=True)
         seed_development_key(self.backends.owner_database_url)
         environment = for_children(self.settings, self.ports, self.backends)
+        self.directory.write_env(for_terminal(environment))
         standin = uses_standin(self.settings)
         if standin:
             self._add("standin", ["ops.standin", "--host", "127.0.0.1", "--port", str(self.ports.standin)], environment)
@@ -96,7 +97,7 @@ class _Stack:
             self._add(f"worker-{number}", ["ops", "worker"], environment, restart_when_killed=True)
         self._wait_until_healthy()
         ingress, console = self.url(self.ports.ingress), self.url(self.ports.console)
-        print_panel(ingress, console, self.ports, self.backends, standin=standin, data=self.directory.path)
+        print_panel(ingress, console, self.ports, self.backends, standin=standin, directory=self.directory)
 
     def _add_delivery(self, environment: Mapping[str, str]) -> None:
         """Needs the role that sees every tenant: with a Postgres of the user's own there may be none."""

@@ -5,18 +5,28 @@ The unit is in the name. `.env.example` lists them all; a test keeps it equal to
 """
 
 import os
-from collections.abc import Mapping
-from ipaddress import ip_network
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, AliasChoices, Field, SecretStr, ValidationError
+from pydantic import AliasChoices, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from shared.errors import ConfigError
 from shared.faults import Fault, fault_of, shown, summary, unknown_names
 from shared.sealing import are_sealing_keys
-from shared.tenants import NONE, nano_usd
+from shared.setting_types import (
+    ChannelUrls,
+    HttpUrl,
+    Networks,
+    Positive,
+    PostgresUrl,
+    RedisUrl,
+    Seconds,
+    SmtpUrl,
+    Usd,
+    read_channel_urls,
+)
+from shared.tenants import NONE
 
 PREFIX = "SWITCHBOARD_"
 MIN_SECRET_CHARS = 16
@@ -24,107 +34,6 @@ DEGRADED_REPLY = (
     "Sorry, I cannot answer right now. Your message has been received; please try again a little later, "
     "or contact us another way if it is urgent."
 )
-
-Positive = Annotated[int, Field(gt=0)]
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-
-
-def _address(value: str) -> str:
-    """Raises ValueError for a port that is none; several hosts with commas are for the driver to read."""
-    if "," not in value:
-        urlsplit(value).port  # noqa: B018 - reading it checks it
-    return value
-
-
-RedisUrl = Annotated[
-    str,
-    Field(
-        pattern=r"^(rediss?|unix)://",
-        description="an address redis://[user:password@]host:port/database, or one of rediss:// or unix://",
-        examples=["redis://127.0.0.1:6379/0"],
-    ),
-    AfterValidator(_address),
-]
-PostgresUrl = Annotated[
-    str,
-    Field(
-        pattern=r"^postgres(ql)?://",
-        description="an address postgresql://role[:password]@host:port/database",
-        examples=["postgresql://switchboard_app:…@127.0.0.1:5432/switchboard"],
-    ),
-    AfterValidator(_address),
-]
-HttpUrl = Annotated[
-    str,
-    Field(
-        pattern=r"^https?://[^/]",
-        description="an address http://… or https://…",
-        examples=["http://127.0.0.1:8002/v1"],
-    ),
-    AfterValidator(_address),
-]
-SmtpUrl = Annotated[
-    str,
-    Field(
-        pattern=r"^smtps?://[^/]",
-        description="an address smtp://[user:password@]host[:port][?starttls=true|false], or smtps://…",
-        examples=["smtp://user:password@mail.example.org:587"],
-    ),
-    AfterValidator(_address),
-]
-
-
-def _amount(value: str) -> str:
-    """Raises ValueError for what is neither `none` nor an amount."""
-    if value != NONE:
-        nano_usd(value)
-    return value
-
-
-def _networks(value: str) -> str:
-    """Raises ValueError for a part that is no network."""
-    for part in filter(None, (each.strip() for each in value.split(","))):
-        ip_network(part)
-    return value
-
-
-def _channel_urls(value: str) -> str:
-    """Raises ValueError for what is not `kind=address`, with commas."""
-    read_channel_urls(value)
-    return value
-
-
-def read_channel_urls(value: str) -> dict[str, str]:
-    """By kind. Raises ValueError."""
-    found = {}
-    for part in filter(None, (each.strip() for each in value.split(","))):
-        kind, separator, url = part.partition("=")
-        if not separator or urlsplit(url).scheme not in {"http", "https"} or not urlsplit(url).hostname:
-            raise ValueError(part)
-        found[kind.strip()] = url.strip().rstrip("/")
-    return found
-
-
-Usd = Annotated[
-    str,
-    Field(description="US dollars as a decimal number with at most 9 decimals, or none", examples=["50"]),
-    AfterValidator(_amount),
-]
-Networks = Annotated[
-    str,
-    Field(description="IP addresses or networks with commas between them", examples=["10.0.0.0/8,192.0.2.7"]),
-    AfterValidator(_networks),
-]
-
-
-ChannelUrls = Annotated[
-    str,
-    Field(
-        description="kinds of channels with their addresses, with commas between them",
-        examples=["whatsapp=http://127.0.0.1:8002/messengers/whatsapp"],
-    ),
-    AfterValidator(_channel_urls),
-]
 
 
 def _platform(name: str) -> Any:
@@ -392,38 +301,47 @@ def _fault(field: str, value: object) -> Fault:
     return fault_of(environment_name(field), value, Settings.model_json_schema()["properties"][_given_as(field)])
 
 
-_ORDERED = (("ttl_s", "max_ttl_s"), ("retry_base_s", "retry_cap_s"))
-
-
 def _contradictions(settings: Settings) -> list[Fault]:
     """Settings that are each allowed, but not together."""
-    faults = []
+    return [*_secrets(settings), *_plain_channels(settings), *_disorder(settings)]
+
+
+def _secrets(settings: Settings) -> Iterator[Fault]:
+    """Too short, or no keys at all."""
     secret = settings.secret.get_secret_value()
     if settings.environment != "development" and len(secret) < MIN_SECRET_CHARS:
-        name = environment_name("secret")
         words = f"at least {MIN_SECRET_CHARS} characters outside development"
-        faults.append(Fault(name, shown(name, secret), words, "$(openssl rand -hex 32)"))
+        yield _contradicts("secret", secret, words, "$(openssl rand -hex 32)")
     erasure = settings.erasure_key.get_secret_value()
     if any(len(key.strip()) < MIN_SECRET_CHARS for key in erasure.split(",") if erasure):
-        name = environment_name("erasure_key")
         words = f"at least {MIN_SECRET_CHARS} characters, or several such with commas"
-        faults.append(Fault(name, shown(name, erasure), words, "$(openssl rand -hex 32)"))
+        yield _contradicts("erasure_key", erasure, words, "$(openssl rand -hex 32)")
     if not are_sealing_keys(sealing := settings.credentials_key.get_secret_value()):
-        name = environment_name("credentials_key")
         words = "32 bytes in base64, or several with commas"
-        faults.append(Fault(name, shown(name, sealing), words, "$(openssl rand -base64 32)"))
+        yield _contradicts("credentials_key", sealing, words, "$(openssl rand -base64 32)")
+
+
+def _plain_channels(settings: Settings) -> Iterator[Fault]:
     plain = [url for url in settings.channel_base_urls().values() if not url.startswith("https://")]
     if settings.environment == "production" and plain:
         name = environment_name("channel_urls")
-        faults.append(Fault(name, plain[0], "https:// in production", "whatsapp=https://graph.example.org"))
+        yield Fault(name, plain[0], "https:// in production", "whatsapp=https://graph.example.org")
+
+
+_ORDERED = (("ttl_s", "max_ttl_s"), ("retry_base_s", "retry_cap_s"))
+
+
+def _disorder(settings: Settings) -> Iterator[Fault]:
     for low, high in _ORDERED:
         most = getattr(settings, high)
         if (value := getattr(settings, low)) > most:
-            name = environment_name(low)
-            faults.append(Fault(name, shown(name, value), f"at most {environment_name(high)}={most}", f"{most}"))
+            yield _contradicts(low, value, f"at most {environment_name(high)}={most}", f"{most}")
     most = settings.sdk_retry_ttl_s // 3
     if settings.openai_wait_max_s > most:
-        name = environment_name("openai_wait_max_s")
         words = f"at most a third of {environment_name('sdk_retry_ttl_s')}={settings.sdk_retry_ttl_s}"
-        faults.append(Fault(name, shown(name, settings.openai_wait_max_s), words, f"{max(1, most)}"))
-    return faults
+        yield _contradicts("openai_wait_max_s", settings.openai_wait_max_s, words, f"{max(1, most)}")
+
+
+def _contradicts(field: str, value: object, words: str, example: str) -> Fault:
+    name = environment_name(field)
+    return Fault(name, shown(name, value), words, example)

@@ -8,9 +8,7 @@ from uuid import UUID
 
 JobId = NewType("JobId", str)
 TenantId = NewType("TenantId", str)
-ConversationId = NewType("ConversationId", str)
 UserId = NewType("UserId", str)
-CallId = NewType("CallId", str)
 
 _last_ns = 0
 _MS_NS, _SLOT_NS = 1_000_000, 245  # a slot is just over 1e6 / 4096 ns: one step always reaches the next value of rand_a

@@ -121,7 +121,3 @@ class Event(msgspec.Struct, frozen=True):
     seq: int
     type: str
     data: str
-
-
-Notice = Literal["e", "t"]
-"""Pub/sub message on a job's channel: new events, or terminal state."""

@@ -7,6 +7,7 @@ database cloned from a template (`database`). `eventually` waits for a condition
 import asyncio
 import inspect
 import itertools
+import os
 import shutil
 import tempfile
 import time
@@ -27,6 +28,7 @@ from ops.stack.directory import DataDirectory
 from ops.stack.postgres import Postgres, start_postgres
 from ops.stack.standin import Standin, start_standin
 from ops.stack.valkey import Valkey, start_valkey
+from shared.config import Settings, environment_name
 from sql.migrate import migrate
 from tests.pgbouncer import PgBouncer, start_pgbouncer
 from workers.models import http as model_http
@@ -103,6 +105,12 @@ def postgres(stack_directory: DataDirectory) -> Iterator[Postgres]:
     server = start_postgres(stack_directory, settings=NO_FSYNC)
     yield server
     server.stop()
+
+
+def pytest_configure() -> None:
+    """A shell's own settings (`. .dev/env`) are none of the tests', but for the one that PgBouncer's run sets."""
+    for field in set(Settings.model_fields) - {"db_prepared_statements"}:
+        os.environ.pop(environment_name(field), None)  # noqa: TID251 - taken away, not read
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -5,8 +5,10 @@ from typing import Any
 
 from ops.alerts.asks import AlertBody
 from ops.alerts.books import AlertBooks
-from ops.deliveries.show import Printer, note
-from ops.deliveries.terminal import checked, opened, said, user
+from ops.deliveries.terminal import opened
+from ops.terminal.output import Printer, note
+from ops.terminal.session import said, user
+from ops.terminal.typed import checked
 from shared.config import Settings
 
 _RULES = ("id", "tenant", "metric", "thresholds", "scopes", "least", "told", "updated_by")
@@ -34,7 +36,7 @@ class Terminal:
         return 0
 
     async def set(self, name: str, given: Mapping[str, Any]) -> int:
-        rule, _ = await self._books.put(self._tenant, name, checked(AlertBody, given), user())
+        rule, _ = await self._books.put(self._tenant, name, checked(AlertBody, given, whole="alert"), user())
         self._print(rule.resource())
         return 0
 

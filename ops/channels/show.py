@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from ops.channels.records import ChannelRow, KeptRow
-from ops.tenants.show import as_json, line, plain, table, when
+from ops.terminal.output import as_json, line, plain, table, when
 
 _CHANNELS = ("channel", "tenant", "kind", "name", "agent", "version", "credentials", "replies", "webhook")
 _KEPT = ("received", "reason", "times", "payload")

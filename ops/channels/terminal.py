@@ -3,15 +3,12 @@
 Results go to stdout (aligned for people, tab-separated in a pipe, or JSON), faults to stderr, a line each.
 """
 
-import asyncio
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import structlog
 
 from agents import registry
 from ops.channels.asks import ChangeChannelBody, CreateChannelBody, RotateChannelBody
@@ -19,12 +16,12 @@ from ops.channels.books import ChannelBooks, ChannelWish, NewChannel
 from ops.channels.document import spelled
 from ops.channels.records import ChannelRow
 from ops.channels.show import Printer
-from ops.tenants.terminal import checked, patch_of, user
+from ops.terminal.output import line, note
+from ops.terminal.session import both_servers, said, user
+from ops.terminal.typed import checked, patch_of
 from shared.channels.registry import load as load_adapters
 from shared.config import Settings
-from shared.db import open_pool
 from shared.errors import InvalidRequest
-from shared.redis import Commands, connect
 from shared.sealing import Sealer
 from sql import queries
 
@@ -33,43 +30,22 @@ PAGE = 200
 
 def run(settings: Settings, action: "Callable[[Terminal], Awaitable[None]]", *, json: bool) -> int:
     """0, or 1 with every fault said. Raises SwitchboardError in one line for what is not about the request."""
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
-    try:
-        asyncio.run(_run(settings, action, Printer(json=json)))
-    except InvalidRequest as error:
-        for fault in error.faults or [{"field": "switchboard", "message": str(error)}]:
-            sys.stderr.write(f"{fault['field']}: {fault['message']}\n")
-        return 1
-    return 0
 
+    async def act() -> int:
+        async with both_servers(settings) as (pool, commands):
+            sees_all = bool(await pool.fetchval(queries["sees_all_tenants"]))
+            sealer = Sealer(settings.credentials_key.get_secret_value())
+            books = ChannelBooks(pool, pool if sees_all else None, commands, sealer, registry.load())
+            await action(Terminal(books, Printer(json=json)))
+        return 0
 
-async def _run(settings: Settings, action: "Callable[[Terminal], Awaitable[None]]", printer: Printer) -> None:
-    async with opened(settings) as books:
-        await action(Terminal(books, printer))
-
-
-@asynccontextmanager
-async def opened(settings: Settings) -> AsyncIterator[ChannelBooks]:
-    pool = await open_pool(
-        settings.ops_database_url or settings.database_url,
-        2,
-        environment=settings.environment,
-        prepared_statements=settings.db_prepared_statements,
-    )
-    commands = Commands(connect(settings.redis_url, max_connections=2))
-    try:
-        sees_all = bool(await pool.fetchval(queries["sees_all_tenants"]))
-        sealer = Sealer(settings.credentials_key.get_secret_value())
-        yield ChannelBooks(pool, pool if sees_all else None, commands, sealer, registry.load())
-    finally:
-        await commands.aclose()
-        await pool.close()
+    return said(act)
 
 
 class Terminal:
     def __init__(self, books: ChannelBooks, printer: Printer) -> None:
         self._books, self._printer = books, printer
-        self._by = f"cli:{user()}"
+        self._by = user()
 
     async def create(
         self, tenant: str, columns: Mapping[str, str | None], assignments: Sequence[str], credentials: str
@@ -77,7 +53,7 @@ class Terminal:
         given = {
             "tenant": tenant,
             **columns,
-            "settings": spelled(load_adapters().get(columns["kind"] or ""), patch_of(assignments, None)),
+            "settings": spelled(load_adapters().get(columns["kind"] or ""), patch_of(assignments)),
             "credentials": secrets_of(credentials),
         }
         asked = checked(CreateChannelBody, given)
@@ -112,7 +88,7 @@ class Terminal:
         adapter = load_adapters().get((await self._books.find(None, channel_id)).kind)
         given = {
             **columns,
-            "settings": spelled(adapter, patch_of(assignments, None)),
+            "settings": spelled(adapter, patch_of(assignments)),
             "credentials": {} if credentials is None else secrets_of(credentials),
             "version": version,
         }
@@ -137,9 +113,9 @@ class Terminal:
 
     async def reseal(self) -> None:
         done, unreadable = await self._books.reseal(self._by)
-        sys.stdout.write(f"{done}\n")
+        line(f"{done}")
         for channel_id in unreadable:
-            sys.stderr.write(f"{channel_id}: none of the keys opens its credentials; set them anew\n")
+            note(f"{channel_id}: none of the keys opens its credentials; set them anew")
 
 
 def secrets_of(file: str) -> dict[str, Any]:

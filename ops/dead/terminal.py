@@ -4,59 +4,43 @@ Each action returns its exit code: 0, or 1 when a job was refused; the others of
 """
 
 import asyncio
-import os
-import pwd
-import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack
 
 import msgspec
-import structlog
 
 from agents import registry
-from ops.dead import show
 from ops.dead.books import DeadFilter, DeadJob, Position, place_of
 from ops.dead.desk import Desk
 from ops.dead.edit import Edit
 from ops.dead.retry import Refusal, Retried
-from ops.dead.show import Printer
+from ops.dead.show import Printer, progress
+from ops.terminal.output import note
+from ops.terminal.session import both_servers, ran, user
 from shared.config import Settings
-from shared.db import open_pool
 from shared.errors import CallerError, InvalidRequest
 from shared.ids import is_uuid
-from shared.redis import Commands, connect
 
 PAGE = 200
 
 
 def run(settings: Settings, tenant: str | None, action: "Callable[[Terminal], Awaitable[int]]", *, json: bool) -> int:
     """The action's exit code. Raises SwitchboardError in one line."""
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
-    return asyncio.run(_run(settings, tenant, action, Printer(json=json)))
 
+    async def act() -> int:
+        async with both_servers(settings) as (pool, commands):
+            desk = await Desk.over(pool, commands, settings, registry.load())
+            desk.books.check_reach(tenant)
+            return await action(Terminal(desk, tenant, Printer(json=json)))
 
-async def _run(
-    settings: Settings, tenant: str | None, action: "Callable[[Terminal], Awaitable[int]]", printer: Printer
-) -> int:
-    async with AsyncExitStack() as closing:
-        dsn = settings.ops_database_url or settings.database_url
-        pool = await open_pool(
-            dsn, 2, environment=settings.environment, prepared_statements=settings.db_prepared_statements
-        )
-        closing.push_async_callback(pool.close)
-        commands = Commands(connect(settings.redis_url, max_connections=2))
-        closing.push_async_callback(commands.aclose)
-        desk = await Desk.over(pool, commands, settings, registry.load())
-        desk.books.check_reach(tenant)
-        return await action(Terminal(desk, tenant, printer))
+    return ran(act)
 
 
 class Terminal:
     def __init__(self, desk: Desk, tenant: str | None, printer: Printer) -> None:
         self._books, self._retrier = desk.books, desk.retrier
         self._tenant, self._printer = tenant, printer
-        self._by = f"cli:{_user()}"
+        self._by = user()
 
     async def list(self, wanted: DeadFilter, limit: int) -> int:
         self._printer.jobs([dead async for dead in self._pages(wanted, limit)])
@@ -77,7 +61,7 @@ class Terminal:
         total = await self._books.count(wanted)
         if dry_run:
             self._printer.jobs([dead async for dead in self._pages(wanted, total)])
-            show.note(f"{total} jobs would be retried")
+            note(f"{total} jobs would be retried")
             return 0
         return await self._follow(self._matching(wanted, position), total, rate)
 
@@ -93,7 +77,7 @@ class Terminal:
             try:
                 await self._books.discard(self._tenant, _checked(job_id), self._by)
             except CallerError as error:
-                show.note(f"{job_id}: {error}")
+                note(f"{job_id}: {error}")
                 code = 1
             else:
                 self._printer.discarded(job_id)
@@ -131,20 +115,20 @@ class Terminal:
     async def _follow(self, work: AsyncIterator[Retried | Refusal], total: int, rate: float) -> int:
         """Print each as it is done, at most `rate` a second; a bar on stderr where there are several."""
         refused, started_s = 0, time.monotonic()
-        with show.progress(total) as advance:
+        with progress(total) as advance:
             done = 0
             async for one in work:
                 done += 1
                 advance()
                 if isinstance(one, Refusal):
                     refused += 1
-                    show.note(f"{one.job_id}: {_said(one)}")
+                    note(f"{one.job_id}: {_said(one)}")
                 else:
                     self._printer.retried(one)
                 if done < total:
                     await asyncio.sleep(max(0.0, started_s + done / rate - time.monotonic()))
         if total != 1:
-            show.note(f"{done - refused} jobs retried, {refused} refused")
+            note(f"{done - refused} jobs retried, {refused} refused")
         return 1 if refused else 0
 
 
@@ -165,10 +149,3 @@ def _object(text: str) -> dict[str, object]:
         return msgspec.json.decode(text, type=dict[str, object])
     except msgspec.MsgspecError as error:
         raise InvalidRequest(f"--metadata is not a JSON object: {error}") from None
-
-
-def _user() -> str:
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:  # a container's nameless user
-        return str(os.getuid())

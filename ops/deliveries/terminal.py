@@ -3,31 +3,25 @@
 Each action returns its exit code: 0, or 1 when something was refused; the others of the same command are still handled.
 """
 
-import asyncio
-import os
-import pwd
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
-
-import structlog
-from pydantic import BaseModel, ValidationError
+from typing import Any
 
 from ops.deliveries.asks import DeliveriesQuery, EndpointBody, EndpointChange, RotateBody
 from ops.deliveries.books import DeliveryBooks, no_such_delivery, no_such_endpoint
 from ops.deliveries.gate import Gate
 from ops.deliveries.records import Delivery
-from ops.deliveries.show import Printer, note
+from ops.terminal.output import Printer, note
+from ops.terminal.session import postgres, said, user
+from ops.terminal.typed import checked
 from shared.config import Settings
-from shared.db import Pool, open_pool
+from shared.db import Pool
 from shared.errors import CallerError, InvalidRequest
 from shared.ids import is_uuid
 
 PAGE = 200
 _ENDPOINTS = ("id", "tenant", "url", "event_types", "format", "disabled_why", "failures", "description")
 _DELIVERIES = ("id", "tenant", "event_type", "state", "why", "attempts", "sequence", "created_at", "url")
-B = TypeVar("B", bound=BaseModel)
 
 
 def run(settings: Settings, tenant: str | None, action: "Callable[[Terminal], Awaitable[int]]", *, json: bool) -> int:
@@ -42,35 +36,14 @@ def run(settings: Settings, tenant: str | None, action: "Callable[[Terminal], Aw
     return said(act)
 
 
-def said(act: Callable[[], Awaitable[int]]) -> int:
-    """The exit code; every fault of a request on a line of its own."""
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
-
-    async def whole() -> int:
-        return await act()
-
-    try:
-        return asyncio.run(whole())
-    except InvalidRequest as error:
-        for fault in error.faults or [{"field": "switchboard", "message": str(error)}]:
-            note(f"{fault['field']}: {fault['message']}")
-        return 1
-
-
 @asynccontextmanager
 async def opened(settings: Settings) -> AsyncIterator[tuple[Pool, Gate]]:
-    pool = await open_pool(
-        settings.ops_database_url or settings.database_url,
-        2,
-        environment=settings.environment,
-        prepared_statements=settings.db_prepared_statements,
-    )
     gate = Gate(settings)
     try:
-        yield pool, gate
+        async with postgres(settings) as pool:
+            yield pool, gate
     finally:
         gate.close()
-        await pool.close()
 
 
 class Terminal:
@@ -156,26 +129,6 @@ def _why(one: Delivery) -> str | None:
     if one.paused is not None:
         return f"paused: {one.paused.code}"
     return None if one.error is None else one.error.code
-
-
-def checked(model: type[B], given: Mapping[str, Any]) -> B:
-    """Raises InvalidRequest with every fault."""
-    try:
-        return model.model_validate(given)
-    except ValidationError as error:
-        faults = [
-            {"field": "/".join(map(str, item["loc"])) or "alert", "message": item["msg"]}
-            for item in error.errors(include_url=False, include_input=False)
-        ]
-        raise InvalidRequest("The request has faults.", faults=faults) from None
-
-
-def user() -> str:
-    """Who acts, for the books."""
-    try:
-        return f"cli:{pwd.getpwuid(os.getuid()).pw_name}"
-    except KeyError:  # a container's nameless user
-        return f"cli:{os.getuid()}"
 
 
 def _endpoint(text: str) -> str:

@@ -13,10 +13,10 @@ import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ops.deliveries.show import Printer, note
-from ops.deliveries.terminal import said
+from ops.terminal.output import Printer, note
+from ops.terminal.session import postgres, said
 from shared.config import Settings
-from shared.db import Pool, Row, open_pool
+from shared.db import Pool, Row
 from shared.errors import ConfigError, InvalidRequest
 from shared.ids import is_uuid
 from sql import queries
@@ -65,20 +65,12 @@ def run(settings: Settings, action: "Callable[[Terminal], Awaitable[int]]", *, j
 
 @asynccontextmanager
 async def _opened(settings: Settings) -> AsyncIterator[Pool]:
-    pool = await open_pool(
-        settings.ops_database_url or settings.database_url,
-        2,
-        environment=settings.environment,
-        prepared_statements=settings.db_prepared_statements,
-    )
-    try:
+    async with postgres(settings) as pool:
         if not await pool.fetchval(queries["sees_all_tenants"]):
             raise ConfigError(
                 "models are for all tenants: set SWITCHBOARD_OPS_DATABASE_URL to the role switchboard_ops"
             )
         yield pool
-    finally:
-        await pool.close()
 
 
 class Terminal:

@@ -2,12 +2,12 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 
-from ops.deliveries.show import Printer, note
-from ops.deliveries.terminal import checked, opened, said, user
 from ops.profiles.asks import FactBody, ProfileBody
 from ops.profiles.books import ProfileBooks
 from ops.profiles.records import Profile
-from ops.tenants.terminal import patch_of
+from ops.terminal.output import Printer, note
+from ops.terminal.session import postgres, said, user
+from ops.terminal.typed import checked, patch_of
 from shared.config import Settings
 
 _ENTRIES = ("entry", "value", "by", "at", "sources")
@@ -18,7 +18,7 @@ def run(settings: Settings, who: tuple[str, str], action: "Callable[[Terminal], 
     """The action's exit code; `who` is tenant and user. Raises SwitchboardError for what is not about the request."""
 
     async def act() -> int:
-        async with opened(settings) as (pool, _):
+        async with postgres(settings) as pool:
             return await action(Terminal(ProfileBooks(pool), who, Printer(json=json)))
 
     return said(act)
@@ -32,7 +32,7 @@ class Terminal:
         return self._print(await self._books.profile(*self._who))
 
     async def set_profile(self, assignments: Sequence[str]) -> int:
-        body = checked(ProfileBody, patch_of(assignments, None))
+        body = checked(ProfileBody, patch_of(assignments))
         return self._print(await self._books.change_profile(*self._who, body, user()))
 
     async def erase_profile(self) -> int:

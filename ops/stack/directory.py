@@ -68,7 +68,19 @@ class DataDirectory:
         folder.mkdir(exist_ok=True)
         return folder / f"{name}.log"
 
+    @property
+    def env(self) -> Path:
+        """What other terminals read to find this stack. An orderly stop removes it."""
+        return self.path / "env"
+
+    def write_env(self, text: str) -> None:
+        """For the eyes of whoever started the stack: addresses may hold passwords."""
+        self.env.unlink(missing_ok=True)  # a killed stack's, perhaps with another owner
+        with os.fdopen(os.open(self.env, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(text)
+
     def close(self) -> None:
+        self.env.unlink(missing_ok=True)
         self._lock_path.unlink(missing_ok=True)  # still locked: nobody can be between open and flock unnoticed
         os.close(self.lock_fd)
 

@@ -4,10 +4,13 @@ The environment is the children's only configuration, as on any platform. What t
 """
 
 import os
+import shlex
 import socket
+import sys
 from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from ops.stack.process import StackError
 from shared.config import Settings
@@ -89,6 +92,17 @@ def for_children(settings: Settings, ports: Ports, backends: Backends) -> Mappin
     if "drain_s" not in settings.model_fields_set:
         environment["SWITCHBOARD_DRAIN_S"] = str(DRAIN_S)
     return environment
+
+
+def for_terminal(environment: Mapping[str, str]) -> str:
+    """For a shell to read: what the stack told its processes beyond what it was told itself, and the commands' path.
+
+    With it, `switchboard …` in another terminal finds the same servers and keys as they do.
+    """
+    own = {name: value for name, value in environment.items() if os.environ.get(name) != value}  # noqa: TID251
+    lines = [f"export {name}={shlex.quote(value)}" for name, value in sorted(own.items()) if name != "PYTHONUNBUFFERED"]
+    commands = shlex.quote(str(Path(sys.executable).parent))
+    return "\n".join([*lines, f'export PATH={commands}:"$PATH"', ""])
 
 
 def check_ports(host: str, wanted: Mapping[str, int]) -> None:

@@ -1,7 +1,9 @@
 """What `switchboard dev` says once everything answers: where things are, and what to try."""
 
+import shlex
 from pathlib import Path
 
+from ops.stack.directory import DataDirectory
 from ops.stack.environment import DEVELOPMENT_KEY, Backends, Ports
 
 PANEL = """
@@ -14,7 +16,10 @@ PANEL = """
    Postgres   {postgres}
    data, logs {data}
 
- Try:
+ In another terminal:
+
+   . {env}
+   {chat}
 
    curl {url}/v1/agents/support/messages -H 'Authorization: Bearer {key}' \\
      -d '{{"message": "Hello!", "user_id": "ada", "conversation_id": "c-1"}}'
@@ -22,12 +27,12 @@ PANEL = """
    curl {url}/v1/jobs/JOB_ID -H 'Authorization: Bearer {key}' -H 'Prefer: wait=30'
 
    curl {console}/v1/dead-jobs -H 'Authorization: Bearer {key}'
-
-   {chat}
 """
 
 
-def print_panel(url: str, console: str, ports: Ports, backends: Backends, *, standin: bool, data: Path) -> None:
+def print_panel(
+    url: str, console: str, ports: Ports, backends: Backends, *, standin: bool, directory: DataDirectory
+) -> None:
     models = f"stand-in on http://127.0.0.1:{ports.standin}" if standin else "the providers whose keys are set"
     chat = "switchboard chat" if url == "http://127.0.0.1:8000" else f"switchboard chat --url {url}"
     text = PANEL.format(
@@ -37,10 +42,17 @@ def print_panel(url: str, console: str, ports: Ports, backends: Backends, *, sta
         models=models,
         redis=_without_password(backends.redis_url),
         postgres=_without_password(backends.database_url),
-        data=data,
+        data=directory.path,
+        env=shlex.quote(_short(directory.env)),
         chat=chat,
     )
     print(text, flush=True)
+
+
+def _short(path: Path) -> str:
+    """As it is typed here: `.dev/env`. A slash stays in it, without which a shell looks on its PATH."""
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) and path.parent != here else str(path)
 
 
 def _without_password(url: str) -> str:

@@ -77,21 +77,13 @@ def _question(given: dict[str, Any]) -> "Question":
 
 
 async def _read(settings: Settings, asked: "Question") -> "Report":
+    from ops.terminal.session import postgres  # noqa: PLC0415 - loaded when a command runs
     from ops.usage.books import UsageBooks  # noqa: PLC0415 - loaded when a command runs
-    from shared.db import open_pool  # noqa: PLC0415 - loaded when a command runs
 
-    pool = await open_pool(
-        settings.ops_database_url or settings.database_url,
-        1,
-        environment=settings.environment,
-        prepared_statements=settings.db_prepared_statements,
-    )
-    try:
+    async with postgres(settings, connections=1) as pool:
         books = await UsageBooks.over(pool)
         books.check_reach(asked.filter.tenant)
         return await books.report(asked)
-    finally:
-        await pool.close()
 
 
 def _print(found: "Report", *, csv: bool, json: bool) -> None:

@@ -3,14 +3,12 @@
 import sys
 from collections.abc import Awaitable, Callable
 
-from ops.deliveries.show import Printer, note
-from ops.deliveries.terminal import said, user
+from ops.terminal.output import Printer, note
+from ops.terminal.session import both_servers, said, user
 from ops.users.books import Erasure, User, UserBooks
 from ops.users.errands import Errands, erasing
 from shared import deployment
 from shared.config import Settings
-from shared.db import open_pool
-from shared.redis import Commands, connect
 
 _USERS = ("id", "tenant", "created_at", "profile")
 _ERASURE = ("id", "tenant", "kind", "state", "counts", "erased_before", "done_at")
@@ -22,14 +20,7 @@ def run(settings: Settings, action: "Callable[[Terminal], Awaitable[int]]", *, j
     """The action's exit code. Raises SwitchboardError in one line for what is not about the request."""
 
     async def act() -> int:
-        pool = await open_pool(
-            settings.ops_database_url or settings.database_url,
-            2,
-            environment=settings.environment,
-            prepared_statements=settings.db_prepared_statements,
-        )
-        commands = Commands(connect(settings.redis_url, max_connections=2))
-        try:
+        async with both_servers(settings) as (pool, commands):
             await deployment.claim(commands, pool, settings.environment)
             async with erasing(settings, commands, pool) as eraser:
                 books = UserBooks(pool)
@@ -38,9 +29,6 @@ def run(settings: Settings, action: "Callable[[Terminal], Awaitable[int]]", *, j
                     return await action(Terminal(books, errands, Printer(json=json)))
                 finally:
                     await errands.aclose()
-        finally:
-            await commands.aclose()
-            await pool.close()
 
     return said(act)
 

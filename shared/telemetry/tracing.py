@@ -104,10 +104,6 @@ class Span:
             for key, value in data.items():
                 self._recorded.set_data(key, value)
 
-    def fail(self, status: str = "internal_error") -> None:
-        if self._recorded is not None:
-            self._recorded.set_status(status)
-
     def past(self, op: str, name: str, *, seconds: float) -> None:
         """A child that began with this span and took `seconds`: what was waited for before we knew of it."""
         if self._recorded is not None:

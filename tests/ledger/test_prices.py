@@ -15,8 +15,7 @@ from genai_prices.data_snapshot import get_snapshot
 
 from shared.errors import AgentError, ConfigError
 from shared.jobs import Usage
-from workers.ledger import tokens
-from workers.ledger.prices import BUNDLED_VERSION, PriceList, estimate_lost, price, read_overrides
+from workers.ledger.prices import BUNDLED_VERSION, PriceList, price, read_overrides
 
 AT = datetime(2026, 11, 20, 12, 30, 15, tzinfo=UTC)
 MOMENTS = (AT, datetime(2025, 3, 1, 3, 0, tzinfo=UTC), datetime(2026, 7, 30, 0, 0, tzinfo=UTC))
@@ -163,13 +162,6 @@ def test_broken_override_file_is_named(tmp_path: Path, text: str) -> None:
     path.write_text(text)
     with pytest.raises(ConfigError, match=r"mine\.json"):
         read_overrides(path)
-
-
-def test_lost_call_is_charged_for_its_input_and_what_was_seen() -> None:
-    seen = "It was a bright cold day in April"
-    usage, charge = estimate_lost("openai", "gpt-5.4-mini", input_tokens=321, seen=seen, at=AT)
-    assert usage == Usage(input_tokens=321, output_tokens=tokens.count(seen, "gpt-5.4-mini"))
-    assert charge == price("openai", "gpt-5.4-mini", usage, AT)
 
 
 def test_pricing_costs_microseconds() -> None:

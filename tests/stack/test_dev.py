@@ -3,6 +3,7 @@
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -70,6 +71,7 @@ def test_it_starts_answers_stops_without_a_trace_and_finds_its_data_again(folder
         assert "did not end" not in stack.text
     assert_gone(family)
     assert not (data / "stack.lock").exists()
+    assert not (data / "env").exists()
 
     with running(data, person=person) as stack:
         with stack.api() as api:
@@ -103,6 +105,33 @@ def test_chat_through_a_pipe_prints_replies_and_nothing_else_to_stdout(stack: De
     assert "My name is Ada." in first
     assert "What is my name?" in second
     assert chat.stderr.count("tokens in") == 2
+
+
+@pytest.mark.timeout(400)  # three commands, each of which loads everything
+def test_another_terminal_reads_where_everything_is(stack: DevStack, folder: Path) -> None:
+    env = folder / "shared" / "env"
+    assert f". {env}\n" in stack.text
+    assert stat.S_IMODE(env.stat().st_mode) == 0o600
+    commands = f"""
+        set -e
+        . {env}
+        python -m ops doctor
+        python -m ops endpoints create dev http://127.0.0.1:9/hook
+        echo '{{"bot_token": "123:abc", "secret_tokens": ["s3cret"]}}' |
+            python -m ops channels create dev telegram --agent support --credentials -
+    """
+    shell = subprocess.run(
+        ["/bin/sh", "-c", commands],
+        cwd=Path(__file__).parent.parent.parent,
+        env=clean_environment(folder),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert shell.returncode == 0, shell.stdout + shell.stderr
+    assert "whsec_" in shell.stdout
+    assert "/webhook" in shell.stdout
 
 
 def test_two_stacks_run_side_by_side_and_know_nothing_of_each_other(stack: DevStack, folder: Path) -> None:

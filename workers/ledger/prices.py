@@ -25,7 +25,6 @@ from genai_prices.types import ModelPrice, TieredPrices
 
 from shared.errors import AgentError, ConfigError
 from shared.jobs import Usage
-from workers.ledger import tokens
 
 OVERRIDES = Path(__file__).with_name("overrides.json")
 BUNDLED_VERSION = f"genai-prices {version('genai-prices')}"
@@ -147,17 +146,6 @@ def read_overrides(path: Path = OVERRIDES) -> Overrides:
 def price(provider: str, model: str, usage: Usage, at: datetime) -> Charge:
     """`PriceList.price` with the overrides that are shipped."""
     return shipped().price(provider, model, usage, at)
-
-
-def estimate_lost(
-    provider: str, model: str, *, input_tokens: int, seen: str, at: datetime, prices: PriceList | None = None
-) -> tuple[Usage, Charge]:
-    """What to book for a call whose account never came: the input that was reserved and the text that was seen.
-
-    The provider may have billed more (hidden reasoning, text that was lost on the way): flag the row `estimated`.
-    """
-    usage = Usage(input_tokens=input_tokens, output_tokens=tokens.count(seen, model))
-    return usage, (prices or shipped()).price(provider, model, usage, at)
 
 
 @cache

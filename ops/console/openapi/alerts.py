@@ -2,18 +2,17 @@
 
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Any
 
 from ingress.openapi import pieces
-from ingress.openapi.describe import Answer, Body, Operation, Parameter, Schema, listing, nullable, record, ref
-from ingress.openapi.schemas import filled, of_model, of_resource, of_struct
+from ingress.openapi.describe import Body, Operation, Parameter, Schema, nullable, record, ref
+from ingress.openapi.schemas import of_model, of_resource, of_struct
 from ops.alerts.asks import NAME, AlertBody, EventsQuery
 from ops.alerts.books import AlertBooks
+from ops.console.openapi.shapes import AT_US, PAGE, all_of, one, operations, page, query
 from ops.console.state import Console
 from ops.deliveries.gate import Gate
 from workers.alerts.records import Alert, AlertEvent, Rule, Target
 
-_AT_US = 1_795_246_241_000_001
 _ALERT = Alert(
     tenant="acme",
     name="budgets",
@@ -22,7 +21,7 @@ _ALERT = Alert(
         thresholds=(Decimal("0.5"), Decimal("0.8"), Decimal(1)),
         targets=(Target("email", "ada@example.com"),),
     ),
-    updated_us=_AT_US,
+    updated_us=AT_US,
     updated_by="key:3f9a0c55d1e2",
 )
 _EVENT = AlertEvent(
@@ -35,22 +34,16 @@ _EVENT = AlertEvent(
     threshold=Decimal("0.8"),
     limit=Decimal(10),
     value=Decimal("8.12"),
-    crossed_us=_AT_US,
+    crossed_us=AT_US,
     detail={"unit": "usd"},
 )
 _TEST = {"object": "alert.test", "alert": "budgets", "event": pieces.EXAMPLE_ID}
 _NUMBER: Schema = {"type": "string", "pattern": r"^-?\d+(\.\d+)?$"}
 _WHOSE: Schema = {**nullable({"type": "string"}), "description": "Null: the deployment as a whole."}
-_CURSOR: Schema = {**nullable({"type": "string"}), "description": "For the next page; null on the last one."}
-_ABOUT = {
-    "tenant": "One tenant only; for an operator, without it, the deployment as a whole.",
-    "limit": "Rows of a page.",
-    "cursor": "A page's `next_cursor`, to go on after it.",
-}
-_QUERY = {
-    name: Parameter(name=name, where="query", description=_ABOUT[name], schema=filled(schema))
-    for name, schema in of_model(EventsQuery)["EventsQuery"]["properties"].items()
-}
+_QUERY = query(
+    EventsQuery,
+    {"tenant": "One tenant only; for an operator, without it, the deployment as a whole.", **PAGE},
+)
 _NAMED = (
     Parameter(
         name="name",
@@ -92,40 +85,15 @@ def components() -> Mapping[str, Schema]:
     }
 
 
-def _answer(what: str, name: str, example: Any) -> Answer:
-    return Answer(description=what, schema=ref(name), headers=pieces.NO_STORE, examples={"one": example})
-
-
-def _operation(name: str, summary: str, description: str, answers: Mapping[int, Answer], **more: Any) -> Operation:
-    raised_by = (Console.desk, *more.pop("raised_by", ()))
-    return Operation(
-        id=name,
-        tag="Alerts",
-        summary=summary,
-        description=description,
-        security=("bearer",),
-        scope="admin",
-        answers=answers,
-        raised_by=raised_by,
-        **more,
-    )
-
-
-_ALERT_ANSWER = _answer("The alert.", "Alert", _ALERT.resource())
+_operation = operations("Alerts", Console.desk)
+_ALERT_ANSWER = one("The alert.", "Alert", _ALERT.resource())
 
 OPERATIONS: Mapping[tuple[str, str], Operation] = {
     ("GET", "/v1/alerts"): _operation(
         "list_alerts",
         "List alerts",
         "By name. An operator, without a tenant, finds everybody's.",
-        {
-            200: Answer(
-                description="All of them.",
-                schema=listing(ref("Alert")),
-                headers=pieces.NO_STORE,
-                examples={"one": {"object": "list", "data": [_ALERT.resource()]}},
-            )
-        },
+        {200: all_of("Alert", _ALERT.resource())},
         parameters=(_QUERY["tenant"],),
     ),
     ("GET", "/v1/alerts/{name}"): _operation(
@@ -141,7 +109,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         "Make or replace an alert",
         "Judged every minute by the ledger and the jobs. What is crossed is told once in its period, and tried again "
         "until it arrives. Tool failures, resolution, escalation, satisfaction and safety cannot be judged yet.",
-        {200: _ALERT_ANSWER, 201: _answer("Made.", "Alert", _ALERT.resource())},
+        {200: _ALERT_ANSWER, 201: one("Made.", "Alert", _ALERT.resource())},
         parameters=_NAMED,
         body=Body(
             schema=ref("AlertBody"),
@@ -168,7 +136,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         "test_alert",
         "Send a test to an alert's targets",
         "What became of it is in `/v1/deliveries`.",
-        {202: _answer("Queued.", "AlertTest", _TEST)},
+        {202: one("Queued.", "AlertTest", _TEST)},
         parameters=_NAMED,
         raised_by=(AlertBooks.test,),
     ),
@@ -176,14 +144,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         "list_alert_events",
         "What was crossed",
         "The newest first; endpoints that were disabled, and tests, are among them.",
-        {
-            200: Answer(
-                description="A page.",
-                schema=listing(ref("AlertEvent"), next_cursor=_CURSOR),
-                headers=pieces.NO_STORE,
-                examples={"one": {"object": "list", "data": [_EVENT.resource()], "next_cursor": None}},
-            )
-        },
+        {200: page("AlertEvent", _EVENT.resource())},
         parameters=tuple(_QUERY.values()),
     ),
 }

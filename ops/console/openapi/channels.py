@@ -1,11 +1,9 @@
 """The operations on channels, described; `operations.py` lists them with the others."""
 
 from collections.abc import Mapping
-from typing import Any
 
-from ingress.openapi import pieces
-from ingress.openapi.describe import Answer, Body, Header, Operation, Parameter, Schema, listing, nullable, ref
-from ingress.openapi.schemas import filled, of_model, of_resource
+from ingress.openapi.describe import Body, Operation, Parameter, Schema, nullable, ref
+from ingress.openapi.schemas import of_model, of_resource
 from ops.channels.asks import (
     CHANNEL_ID,
     ChangeChannelBody,
@@ -16,7 +14,7 @@ from ops.channels.asks import (
 )
 from ops.channels.books import ChannelBooks
 from ops.channels.records import ChannelRow, KeptRow, Pause
-from ops.console.openapi.tenants import CURSOR
+from ops.console.openapi.shapes import PAGE, TENANT, all_of, located, one, operations, page, query
 
 _ROW = ChannelRow(
     id="ch-4k2m9x0q7w1e5r8t",
@@ -54,19 +52,6 @@ _ID = Parameter(
     schema={"type": "string", "pattern": CHANNEL_ID},
     example=_ROW.id,
 )
-_ABOUT = {
-    "tenant": "One tenant's only. An `admin` key has no other than its own.",
-    "limit": "Rows of a page.",
-    "cursor": "A page's `next_cursor`, to go on after it.",
-}
-
-
-def _query(model: Any) -> tuple[Parameter, ...]:
-    properties = of_model(model)[model.__name__]["properties"]
-    return tuple(
-        Parameter(name=name, where="query", description=_ABOUT[name], schema=filled(schema))
-        for name, schema in properties.items()
-    )
 
 
 def components() -> Mapping[str, Schema]:
@@ -85,25 +70,8 @@ def components() -> Mapping[str, Schema]:
     }
 
 
-def _operation(
-    name: str, summary: str, description: str, answers: Mapping[int, Answer], *raised_by: Any, **more: Any
-) -> Operation:
-    return Operation(
-        id=name,
-        tag="Channels",
-        summary=summary,
-        description=description,
-        security=("bearer",),
-        scope="admin",
-        answers=answers,
-        raised_by=(*raised_by, ChannelBooks.writing),
-        **more,
-    )
-
-
-_ONE = Answer(
-    description="The channel.", schema=ref("Channel"), headers=pieces.NO_STORE, examples={"one": _ROW.resource()}
-)
+_operation = operations("Channels", ChannelBooks.writing)
+_ONE = one("The channel.", "Channel", _ROW.resource())
 _CREDENTIALS = {"app_secrets": ["…"], "verify_token": "…", "access_token": "…"}
 _CREATE = {"kind": "whatsapp", "agent": "support", "settings": _ROW.settings, "credentials": _CREDENTIALS}
 
@@ -112,29 +80,15 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         "list_channels",
         "List channels",
         "By id; never their credentials.",
-        {
-            200: Answer(
-                description="A page.",
-                schema=listing(ref("Channel"), next_cursor=CURSOR),
-                headers=pieces.NO_STORE,
-                examples={"one": {"object": "list", "data": [_ROW.resource()], "next_cursor": None}},
-            )
-        },
-        parameters=_query(ChannelsQuery),
+        {200: page("Channel", _ROW.resource())},
+        parameters=tuple(query(ChannelsQuery, {"tenant": TENANT, **PAGE}).values()),
     ),
     ("POST", "/v1/channels"): _operation(
         "create_channel",
         "Connect a messenger",
         "Give its provider `webhook` to call. Credentials are kept encrypted and shown by nothing.",
-        {
-            201: Answer(
-                description="Made.",
-                schema=ref("Channel"),
-                headers={**pieces.NO_STORE, "Location": Header(description="Its path.", schema={"type": "string"})},
-                examples={"one": _ROW.resource()},
-            )
-        },
-        ChannelBooks.create,
+        {201: one("Made.", "Channel", _ROW.resource(), headers=located())},
+        raised_by=(ChannelBooks.create,),
         body=Body(schema=ref("CreateChannelBody"), examples={"WhatsApp": _CREATE}),
     ),
     ("GET", "/v1/channels/{channel_id}"): _operation(
@@ -142,7 +96,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         "Look at a channel",
         "`credentials` says which there are.",
         {200: _ONE},
-        ChannelBooks.find,
+        raised_by=(ChannelBooks.find,),
         parameters=(_ID,),
     ),
     ("PATCH", "/v1/channels/{channel_id}"): _operation(
@@ -150,7 +104,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         "Change a channel",
         "`settings` and `credentials` are JSON merge patches (RFC 7396). In force everywhere within a second.",
         {200: _ONE},
-        ChannelBooks.change,
+        raised_by=(ChannelBooks.change,),
         parameters=(_ID,),
         body=Body(schema=ref("ChangeChannelBody"), examples={"agent": {"agent": "sales", "version": 1}}),
     ),
@@ -159,7 +113,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         "Disconnect a messenger",
         "Its credentials are forgotten; what it brought stays in the books.",
         {200: _ONE},
-        ChannelBooks.remove,
+        raised_by=(ChannelBooks.remove,),
         parameters=(_ID,),
     ),
     ("POST", "/v1/channels/{channel_id}/rotate"): _operation(
@@ -167,7 +121,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         "Give a channel new secrets",
         "Of secrets that can have several values the older ones stay valid beside the new one, as many as `keep` says.",
         {200: _ONE},
-        ChannelBooks.rotate,
+        raised_by=(ChannelBooks.rotate,),
         parameters=(_ID,),
         body=Body(
             schema=ref("RotateChannelBody"), examples={"app secret": {"credentials": {"app_secrets": "…"}, "keep": 1}}
@@ -179,23 +133,15 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         "A channel whose provider refuses it as a whole is paused: its replies wait, in their order, and one of them "
         "tries from time to time. This has all of them tried at once, as every change of the channel does.",
         {200: _ONE},
-        ChannelBooks.resume,
+        raised_by=(ChannelBooks.resume,),
         parameters=(_ID,),
     ),
     ("GET", "/v1/channels/{channel_id}/kept"): _operation(
         "list_kept",
         "What came in and is no message",
         "The newest first: unknown kinds, malformed parts of a batch, messages for another number. Kept for 30 days.",
-        {
-            200: Answer(
-                description="The newest.",
-                schema=listing(ref("InboundKept")),
-                headers=pieces.NO_STORE,
-                examples={"one": {"object": "list", "data": [_KEPT.resource()]}},
-            )
-        },
-        ChannelBooks.kept,
-        ChannelBooks.find,
-        parameters=(_ID, *_query(KeptQuery)),
+        {200: all_of("InboundKept", _KEPT.resource(), "The newest.")},
+        raised_by=(ChannelBooks.kept, ChannelBooks.find),
+        parameters=(_ID, *query(KeptQuery, PAGE).values()),
     ),
 }

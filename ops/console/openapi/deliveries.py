@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from ingress.openapi import pieces
-from ingress.openapi.describe import Answer, Body, Header, Operation, Parameter, Schema, listing, nullable, record, ref
-from ingress.openapi.schemas import filled, of_model, of_resource, of_struct
+from ingress.openapi.describe import Body, Operation, Parameter, Schema, nullable, record, ref
+from ingress.openapi.schemas import of_model, of_resource, of_struct
+from ops.console.openapi.shapes import AT_US, PAGE, TENANT, all_of, located, one, operations, page, query
 from ops.console.state import Console, tenant_of
 from ops.deliveries.asks import DeliveriesQuery, EndpointBody, EndpointChange, RotateBody
 from ops.deliveries.books import DeliveryBooks
@@ -21,7 +22,6 @@ from ops.deliveries.records import (
     ReplyPart,
 )
 
-_AT_US = 1_795_246_241_000_001
 _ENDPOINT = Endpoint(
     id=pieces.EXAMPLE_ID,
     tenant="acme",
@@ -29,7 +29,7 @@ _ENDPOINT = Endpoint(
     description="orders",
     event_types=["job.succeeded"],
     format="switchboard",
-    created_us=_AT_US,
+    created_us=AT_US,
     created_by="key:3f9a0c55d1e2",
     disabled_us=None,
     disabled_why=None,
@@ -51,8 +51,8 @@ _DELIVERY: dict[str, Any] = {
     "sequence": 7,
     "state": "retrying",
     "attempts": 1,
-    "due_us": _AT_US + 5_000_000,
-    "created_us": _AT_US,
+    "due_us": AT_US + 5_000_000,
+    "created_us": AT_US,
     "finished_us": None,
     "error": DeliveryError("server_error", "answered 500", 500),
 }
@@ -63,13 +63,13 @@ _RECORD = {
     "conversation_id": "c-1",
     "user_id": "u-17",
     "state": "succeeded",
-    "created_us": _AT_US,
-    "finished_us": _AT_US,
+    "created_us": AT_US,
+    "finished_us": AT_US,
     "reply": "Hello!",
 }
 _LOGGED = LogEntry(
     attempt=1,
-    ended_us=_AT_US,
+    ended_us=AT_US,
     outcome="failed",
     status=500,
     code="server_error",
@@ -83,28 +83,24 @@ _PART = ReplyPart(
     state="sent",
     resent=0,
     message_id="wamid.ID",
-    began_us=_AT_US,
-    ended_us=_AT_US,
+    began_us=AT_US,
+    ended_us=AT_US,
     status="read",
-    statuses=[MessageStatus(state="read", at_us=_AT_US, error=None)],
+    statuses=[MessageStatus(state="read", at_us=AT_US, error=None)],
 )
 _WHOLE = DeliveryDetail(**_DELIVERY, format="switchboard", body=_RECORD, log=[_LOGGED], parts=[])
 _NEW = NewSecret(secret="whsec_…", overlap_s=86_400)  # noqa: S106 - no secret
 
-_ABOUT = {
-    "tenant": "One tenant only. An `admin` key has no other than its own.",
-    "state": "What has become of them.",
-    "endpoint_id": "To this endpoint only.",
-    "job_id": "Of this job only.",
-    "limit": "Rows of a page.",
-    "cursor": "A page's `next_cursor`, to go on after it.",
-}
-_QUERY = {
-    name: Parameter(name=name, where="query", description=_ABOUT[name], schema=filled(schema))
-    for name, schema in of_model(DeliveriesQuery)["DeliveriesQuery"]["properties"].items()
-}
-TENANT = _QUERY["tenant"]
-CURSOR: Schema = {**nullable({"type": "string"}), "description": "For the next page; null on the last one."}
+_QUERY = query(
+    DeliveriesQuery,
+    {
+        "tenant": TENANT,
+        "state": "What has become of them.",
+        "endpoint_id": "To this endpoint only.",
+        "job_id": "Of this job only.",
+        **PAGE,
+    },
+)
 _SECRET: Schema = {"type": "string", "description": "Shown this once: `whsec_…`, as Standard Webhooks has it."}
 
 
@@ -151,30 +147,12 @@ def _id(name: str, what: str) -> Parameter:
     return Parameter(name=name, where="path", description=what, schema=pieces.UUID, example=pieces.EXAMPLE_ID)
 
 
-_OF_ENDPOINT = (_id("endpoint_id", "The endpoint's id."), TENANT)
-_OF_DELIVERY = (_id("delivery_id", "The delivery's id: its `webhook-id`."), TENANT)
+_OF_ENDPOINT = (_id("endpoint_id", "The endpoint's id."), _QUERY["tenant"])
+_OF_DELIVERY = (_id("delivery_id", "The delivery's id: its `webhook-id`."), _QUERY["tenant"])
 
 
-def _answer(what: str, name: str, example: Any, **headers: Header) -> Answer:
-    return Answer(description=what, schema=ref(name), headers={**pieces.NO_STORE, **headers}, examples={"one": example})
-
-
-def _operation(name: str, summary: str, description: str, answers: Mapping[int, Answer], **more: Any) -> Operation:
-    raised_by = (Console.desk, *more.pop("raised_by", ()))
-    return Operation(
-        id=name,
-        tag="Deliveries",
-        summary=summary,
-        description=description,
-        security=("bearer",),
-        scope="admin",
-        answers=answers,
-        raised_by=raised_by,
-        **more,
-    )
-
-
-_ENDPOINT_ANSWER = _answer("The endpoint.", "Endpoint", _ENDPOINT.resource())
+_operation = operations("Deliveries", Console.desk)
+_ENDPOINT_ANSWER = one("The endpoint.", "Endpoint", _ENDPOINT.resource())
 _ROTATE = Body(schema=ref("RotateBody"), examples={"a week": {"overlap_s": 604_800}}, required=False)
 
 OPERATIONS: Mapping[tuple[str, str], Operation] = {
@@ -182,15 +160,8 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         "list_endpoints",
         "List endpoints",
         "The newest first, disabled ones too.",
-        {
-            200: Answer(
-                description="All of them.",
-                schema=listing(ref("Endpoint")),
-                headers=pieces.NO_STORE,
-                examples={"one": {"object": "list", "data": [_ENDPOINT.resource()]}},
-            )
-        },
-        parameters=(TENANT,),
+        {200: all_of("Endpoint", _ENDPOINT.resource())},
+        parameters=(_QUERY["tenant"],),
     ),
     ("POST", "/v1/endpoints"): _operation(
         "create_endpoint",
@@ -198,14 +169,14 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         "Each end of a job is posted there, signed (Standard Webhooks), at least once: receivers know repetitions by "
         "`webhook-id`. The answer is the only one that ever shows the secret.",
         {
-            201: _answer(
+            201: one(
                 "Made.",
                 "NewEndpoint",
                 {**_ENDPOINT.resource(), "secret": _NEW.secret},
-                location=Header(description="Its path.", schema={"type": "string"}),
+                headers=located(),
             )
         },
-        parameters=(TENANT,),
+        parameters=(_QUERY["tenant"],),
         body=Body(
             schema=ref("EndpointBody"),
             examples={"one": {"url": _ENDPOINT.url, "event_types": ["job.succeeded", "job.dead"]}},
@@ -241,7 +212,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         "rotate_endpoint_secret",
         "Give an endpoint a new secret",
         "For `overlap_s` every request carries a signature by each of them. The answer is the only one that shows it.",
-        {200: _answer("The new one.", "SigningSecret", _NEW.resource())},
+        {200: one("The new one.", "SigningSecret", _NEW.resource())},
         parameters=_OF_ENDPOINT,
         body=_ROTATE,
         raised_by=(DeliveryBooks.rotate, DeliveryBooks.endpoint),
@@ -251,8 +222,8 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         "Get the secret of callback URLs, or a new one",
         "What goes to a job's `callback_url` is signed with the tenant's default secret. The first call shows the one "
         "that has signed them all along; each further one makes another.",
-        {200: _answer("The secret.", "SigningSecret", _NEW.resource())},
-        parameters=(TENANT,),
+        {200: one("The secret.", "SigningSecret", _NEW.resource())},
+        parameters=(_QUERY["tenant"],),
         body=_ROTATE,
         raised_by=(DeliveryBooks.rotate_default, tenant_of),
     ),
@@ -260,21 +231,14 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         "list_deliveries",
         "List deliveries",
         "The newest first: webhooks, and alerts to Slack and by e-mail.",
-        {
-            200: Answer(
-                description="A page.",
-                schema=listing(ref("Delivery"), next_cursor=CURSOR),
-                headers=pieces.NO_STORE,
-                examples={"one": {"object": "list", "data": [_SHORT.resource()], "next_cursor": None}},
-            )
-        },
+        {200: page("Delivery", _SHORT.resource())},
         parameters=tuple(_QUERY.values()),
     ),
     ("GET", "/v1/deliveries/{delivery_id}"): _operation(
         "get_delivery",
         "Look at a delivery",
         "With what is sent, and each attempt.",
-        {200: _answer("The delivery.", "DeliveryDetail", _WHOLE.resource())},
+        {200: one("The delivery.", "DeliveryDetail", _WHOLE.resource())},
         parameters=_OF_DELIVERY,
         raised_by=(DeliveryBooks.find,),
     ),
@@ -282,7 +246,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         "replay_delivery",
         "Send it again, now",
         "Under the same id, from the start of its schedule, whatever became of it. It passes others of its lane.",
-        {202: _answer("Queued.", "DeliveryDetail", _WHOLE.resource())},
+        {202: one("Queued.", "DeliveryDetail", _WHOLE.resource())},
         parameters=_OF_DELIVERY,
         raised_by=(DeliveryBooks.replay, DeliveryBooks.find),
     ),

@@ -1,18 +1,17 @@
 """The operations on users' profiles and facts, described; `operations.py` lists them with the others."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from ingress.openapi import pieces
-from ingress.openapi.describe import Answer, Body, Operation, Parameter, Schema, listing, nullable, record, ref
-from ingress.openapi.schemas import filled, of_model, of_resource
+from ingress.openapi.describe import Body, Operation, Parameter, Schema, nullable, record, ref
+from ingress.openapi.schemas import of_model, of_resource
+from ops.console.openapi.shapes import AT_US, all_of, one, operations, query
 from ops.console.state import tenant_of
 from ops.profiles.asks import TOPIC, FactBody, FactsQuery, ProfileBody
 from ops.profiles.books import ProfileBooks
 from ops.profiles.records import Entry, Profile, UserFact
 
-_AT_US = 1_795_246_241_000_001
-_ENTRY = Entry(value="Ada", by="user", at_us=_AT_US, sources=[pieces.EXAMPLE_ID])
+_ENTRY = Entry(value="Ada", by="user", at_us=AT_US, sources=[pieces.EXAMPLE_ID])
 _PROFILE = Profile(tenant="acme", user_id="u-17", entries={"name": _ENTRY})
 _FACT = UserFact(
     id=pieces.EXAMPLE_ID,
@@ -23,16 +22,12 @@ _FACT = UserFact(
     conversation_id="c-17",
     sources=[pieces.EXAMPLE_ID],
     told_by="user",
-    valid_from_us=_AT_US,
+    valid_from_us=AT_US,
     valid_to_us=None,
     superseded_by=None,
 )
 _ERASED = {"object": "facts.erased", "erased": 2}
-_ABOUT = {"tenant": "Whose user; an operator must say.", "past": "Facts that held once, too."}
-_QUERY = {
-    name: Parameter(name=name, where="query", description=_ABOUT[name], schema=filled(schema))
-    for name, schema in of_model(FactsQuery)["FactsQuery"]["properties"].items()
-}
+_QUERY = query(FactsQuery, {"tenant": "Whose user; an operator must say.", "past": "Facts that held once, too."})
 _USER = Parameter(
     name="user_id",
     where="path",
@@ -73,33 +68,15 @@ def components() -> Mapping[str, Schema]:
     }
 
 
-def _answer(what: str, name: str, example: Any) -> Mapping[int, Answer]:
-    return {200: Answer(description=what, schema=ref(name), headers=pieces.NO_STORE, examples={"one": example})}
-
-
-def _operation(name: str, summary: str, description: str, answers: Mapping[int, Answer], **more: Any) -> Operation:
-    raised_by = (tenant_of, *more.pop("raised_by", ()))
-    return Operation(
-        id=name,
-        tag="Users",
-        summary=summary,
-        description=description,
-        security=("bearer",),
-        scope="admin",
-        answers=answers,
-        raised_by=raised_by,
-        **more,
-    )
-
-
-_PROFILE_ANSWER = _answer("The profile.", "Profile", _PROFILE.resource())
+_operation = operations("Users", tenant_of)
+_PROFILE_ANSWER = one("The profile.", "Profile", _PROFILE.resource())
 
 OPERATIONS: Mapping[tuple[str, str], Operation] = {
     ("GET", "/v1/users/{user_id}/profile"): _operation(
         "get_profile",
         "Look at a profile",
         "What agents with memory are told of a user, with where it was said.",
-        _PROFILE_ANSWER,
+        {200: _PROFILE_ANSWER},
         parameters=_OF_USER,
         raised_by=(ProfileBooks.profile,),
     ),
@@ -107,7 +84,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         "change_profile",
         "Change a profile",
         "What is written here is never replaced by what is found in conversations; null takes an entry out.",
-        _PROFILE_ANSWER,
+        {200: _PROFILE_ANSWER},
         parameters=_OF_USER,
         body=Body(
             schema=ref("ProfileBody"), examples={"one": {"name": "Ada", "language": "pt", "prefers_concise": None}}
@@ -118,7 +95,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         "erase_profile",
         "Erase a profile",
         "What the user tells from now on is found again.",
-        _answer("It is empty.", "Profile", Profile(tenant="acme", user_id="u-17", entries={}).resource()),
+        {200: one("It is empty.", "Profile", Profile(tenant="acme", user_id="u-17", entries={}).resource())},
         parameters=_OF_USER,
         raised_by=(ProfileBooks.erase_profile, ProfileBooks.profile),
     ),
@@ -126,14 +103,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         "list_facts",
         "List facts",
         "What a user told, the newest first. Empty for a user nobody has heard of.",
-        {
-            200: Answer(
-                description="All of them.",
-                schema=listing(ref("Fact")),
-                headers=pieces.NO_STORE,
-                examples={"one": {"object": "list", "data": [_FACT.resource()]}},
-            )
-        },
+        {200: all_of("Fact", _FACT.resource())},
         parameters=(*_OF_USER, _QUERY["past"]),
         raised_by=(ProfileBooks.facts,),
     ),
@@ -141,7 +111,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         "erase_facts",
         "Erase all facts",
         "Those of the past as well. The messages they were found in stay.",
-        _answer("How many there were.", "FactsErased", _ERASED),
+        {200: one("How many there were.", "FactsErased", _ERASED)},
         parameters=_OF_USER,
         raised_by=(ProfileBooks.erase_facts,),
     ),
@@ -149,7 +119,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         "put_fact",
         "Write a fact",
         "It holds from now on; what was known of its topic is closed, and kept as history.",
-        _answer("The fact.", "Fact", _FACT.resource()),
+        {200: one("The fact.", "Fact", _FACT.resource())},
         parameters=(_USER, _TOPIC, _QUERY["tenant"]),
         body=Body(schema=ref("FactBody"), examples={"one": {"text": "Lives in Porto."}}),
         raised_by=(ProfileBooks.put_fact,),
@@ -158,7 +128,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         "erase_fact",
         "Erase a topic",
         "Its past included.",
-        _answer("How many facts there were.", "FactsErased", _ERASED),
+        {200: one("How many facts there were.", "FactsErased", _ERASED)},
         parameters=(_USER, _TOPIC, _QUERY["tenant"]),
         raised_by=(ProfileBooks.erase_facts,),
     ),

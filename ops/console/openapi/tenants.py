@@ -1,27 +1,23 @@
 """The operations on tenants and their keys, described; `operations.py` lists them with the others."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from ingress.openapi import pieces
-from ingress.openapi.describe import Answer, Body, Header, Operation, Parameter, Schema, listing, ref
+from ingress.openapi.describe import Body, Operation, Parameter, Schema, ref
 from ingress.openapi.schemas import of_model, of_resource
+from ops.console.openapi.shapes import AT_US, PAGE, all_of, located, one, operations, page, query
 from ops.tenants.asks import KEY_ID, TENANT_ID, ChangeBody, CreateBody, KeyBody, TenantsQuery
 from ops.tenants.books import TenantBooks
 from ops.tenants.document import SettingsDocument
 from ops.tenants.records import ApiKey, Change, NewKey, Tenant
 
-CURSOR: Schema = {
-    "anyOf": [{"type": "string"}, {"type": "null"}],
-    "description": "For the next page; null on the last one.",
-}
 _ACME = Tenant(
     id="acme",
     name="Acme Ltd",
     settings={"plan": "pro", "rates": {"user_per_min": 20}},
     settings_version=3,
     created_us=1_795_246_200_000_001,
-    updated_us=1_795_246_241_000_001,
+    updated_us=AT_US,
     disabled_us=None,
 )
 _KEY = ApiKey(
@@ -38,7 +34,7 @@ _CHANGE = Change(
     id=pieces.EXAMPLE_ID,
     tenant="acme",
     action="changed",
-    changed_us=1_795_246_241_000_001,
+    changed_us=AT_US,
     changed_by="key:0c55d1e23f9a",
     before={"name": "Acme Ltd", "settings": {"plan": "pro"}, "settings_version": 2},
     after={"name": "Acme Ltd", "settings": _ACME.settings, "settings_version": 3},
@@ -59,16 +55,7 @@ _KEY_ID = Parameter(
     schema={"type": "string", "pattern": KEY_ID},
     example=_KEY.id,
 )
-_ABOUT = {"limit": "Rows of a page.", "cursor": "A page's `next_cursor`, to go on after it."}
-_PAGE = tuple(
-    Parameter(
-        name=name,
-        where="query",
-        description=_ABOUT[name],
-        schema=schema["anyOf"][0] if "anyOf" in schema else schema,
-    )
-    for name, schema in of_model(TenantsQuery)["TenantsQuery"]["properties"].items()
-)
+_PAGE = tuple(query(TenantsQuery, PAGE).values())
 
 
 def components() -> Mapping[str, Schema]:
@@ -95,38 +82,15 @@ def components() -> Mapping[str, Schema]:
     }
 
 
-def _answer(what: str, name: str, example: Any, **headers: Header) -> Answer:
-    return Answer(description=what, schema=ref(name), headers={**pieces.NO_STORE, **headers}, examples={"one": example})
-
-
-def _listing(what: str, name: str, example: Any, **more: Schema) -> Answer:
-    whole = {"object": "list", "data": [example], **dict.fromkeys(more)}
-    return Answer(description=what, schema=listing(ref(name), **more), headers=pieces.NO_STORE, examples={"one": whole})
-
-
-def _operation(
-    name: str, summary: str, description: str, answers: Mapping[int, Answer], *, scope: str = "admin", **more: Any
-) -> Operation:
-    return Operation(
-        id=name,
-        tag="Tenants",
-        summary=summary,
-        description=description,
-        security=("bearer",),
-        scope=scope,
-        answers=answers,
-        **more,
-    )
-
-
-_TENANT_ANSWER = _answer("The tenant.", "Tenant", _ACME.resource())
+_operation = operations("Tenants")
+_TENANT_ANSWER = one("The tenant.", "Tenant", _ACME.resource())
 
 OPERATIONS: Mapping[tuple[str, str], Operation] = {
     ("GET", "/v1/tenants"): _operation(
         "list_tenants",
         "List tenants",
         "By id. An `admin` key finds its own tenant only.",
-        {200: _listing("A page.", "Tenant", _ACME.resource(), next_cursor=CURSOR)},
+        {200: page("Tenant", _ACME.resource())},
         parameters=_PAGE,
         raised_by=(TenantBooks.writing,),
     ),
@@ -135,11 +99,11 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         "Make a tenant",
         "Its settings may be empty: then everything is as its plan, `free`, has it.",
         {
-            201: _answer(
+            201: one(
                 "Made.",
                 "Tenant",
                 _ACME.resource(),
-                location=Header(description="Its path.", schema={"type": "string"}),
+                headers=located(),
             )
         },
         scope="operator",
@@ -193,14 +157,14 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         "list_tenant_changes",
         "Who changed what",
         "The newest first, keys included.",
-        {200: _listing("A page.", "TenantChange", _CHANGE.resource(), next_cursor=CURSOR)},
+        {200: page("TenantChange", _CHANGE.resource())},
         parameters=(_TENANT, *_PAGE),
     ),
     ("GET", "/v1/tenants/{tenant_id}/keys"): _operation(
         "list_keys",
         "List a tenant's API keys",
         "The newest first, revoked and expired ones too; never the keys themselves.",
-        {200: _listing("All of them.", "ApiKey", _KEY.resource())},
+        {200: all_of("ApiKey", _KEY.resource())},
         parameters=(_TENANT,),
         raised_by=(TenantBooks.find,),
     ),
@@ -208,7 +172,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         "create_key",
         "Make an API key",
         "The answer is the only place that ever shows it. Only an operator can give the scope `operator`.",
-        {201: _answer("Made.", "NewApiKey", _MADE.resource())},
+        {201: one("Made.", "NewApiKey", _MADE.resource())},
         parameters=(_TENANT,),
         body=Body(
             schema=ref("KeyBody"),
@@ -221,7 +185,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         "revoke_key",
         "Revoke an API key",
         "It is refused everywhere within a second. Its row stays. Repeating it changes nothing.",
-        {200: _answer("The key.", "ApiKey", _KEY.resource())},
+        {200: one("The key.", "ApiKey", _KEY.resource())},
         parameters=(_KEY_ID,),
         raised_by=(TenantBooks.revoke_key, TenantBooks.writing),
     ),

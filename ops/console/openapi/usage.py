@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
-from ingress.openapi import pieces
-from ingress.openapi.describe import Answer, Operation, Parameter, Schema, nullable, record, ref
-from ingress.openapi.schemas import DOLLARS, MOMENT, field_docs, fields_of, filled, of_model
+from ingress.openapi.describe import Operation, Schema, nullable, record, ref
+from ingress.openapi.schemas import DOLLARS, MOMENT, field_docs, fields_of
+from ops.console.openapi.shapes import one, operations, query
 from ops.console.state import Console
 from ops.usage.report import Figures, Line, Question, Report, UsageFilter
 from ops.usage.route import UsageOverHttp
@@ -64,7 +64,7 @@ _FIGURE_SCHEMAS: Mapping[str, Schema] = {name: _figure(name) for name in _FIGURE
 _WORDS: Schema = {"type": "object", "additionalProperties": {"type": "string"}}
 
 
-def usage_components() -> Mapping[str, Schema]:
+def components() -> Mapping[str, Schema]:
     group: Schema = {
         "type": "object",
         "description": "A value for each thing in `by`; a unit of time by its beginning. Null: the calls without one.",
@@ -88,39 +88,18 @@ def usage_components() -> Mapping[str, Schema]:
     }
 
 
-def _parameters() -> tuple[Parameter, ...]:
-    properties = of_model(UsageOverHttp)[UsageOverHttp.__name__]["properties"]
-    words = field_docs(UsageOverHttp)
-    return tuple(
-        Parameter(
-            name=name,
-            where="query",
-            description=words["from_" if name == "from" else name],
-            schema={key: value for key, value in filled(schema).items() if key != "description"},
-        )
-        for name, schema in properties.items()
-    )
+_QUERY = query(UsageOverHttp, {name.rstrip("_"): words for name, words in field_docs(UsageOverHttp).items()})
+_operation = operations("Usage", Console.usage, Console.desk)
 
-
-SHOW_USAGE = Operation(
-    id="show_usage",
-    tag="Usage",
-    summary="What was used and what it cost",
-    description=(
+OPERATIONS: Mapping[tuple[str, str], Operation] = {
+    ("GET", "/v1/usage"): _operation(
+        "show_usage",
+        "What was used and what it cost",
         "Model calls of a span of time, summed by what `by` names. A call belongs to the moment it was opened. Failed, "
         "lost and estimated calls are in the sums and shown apart. Money is exact; only averages are rounded. Groups "
-        "come in order of time, then the dearest first."
+        "come in order of time, then the dearest first.",
+        {200: one("The report.", "UsageReport", _REPORT.resource(), called="days")},
+        parameters=tuple(_QUERY.values()),
+        raised_by=(UsageOverHttp.question,),
     ),
-    security=("bearer",),
-    scope="admin",
-    parameters=_parameters(),
-    answers={
-        200: Answer(
-            description="The report.",
-            schema=ref("UsageReport"),
-            headers=pieces.NO_STORE,
-            examples={"days": _REPORT.resource()},
-        )
-    },
-    raised_by=(Console.usage, Console.desk, UsageOverHttp.question),
-)
+}

@@ -1,25 +1,24 @@
 """The operations on users, described; `operations.py` lists them with the others."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from ingress.openapi import pieces
-from ingress.openapi.describe import Answer, Header, Operation, Parameter, Schema, listing, nullable, record, ref
-from ingress.openapi.schemas import filled, of_model, of_resource
+from ingress.openapi.describe import Answer, Operation, Parameter, Schema, record
+from ingress.openapi.schemas import of_resource
+from ops.console.openapi.shapes import AT_US, PAGE, located, one, operations, page, query
 from ops.console.state import tenant_of
 from ops.users.asks import UsersQuery
 from ops.users.books import ErasingBooks, Erasure, User, UserBooks
 
-_AT_US = 1_795_246_241_000_001
-_USER = User(id="u-17", tenant="acme", profile={"name": "Ada", "language": "en"}, created_us=_AT_US)
+_USER = User(id="u-17", tenant="acme", profile={"name": "Ada", "language": "en"}, created_us=AT_US)
 _WHOLE = User(
     id="u-17",
     tenant="acme",
     profile={"name": "Ada", "language": "en"},
-    created_us=_AT_US,
+    created_us=AT_US,
     conversations=2,
     messages=31,
-    last_us=_AT_US,
+    last_us=AT_US,
 )
 _ERASURE = Erasure(
     id=pieces.EXAMPLE_ID,
@@ -27,21 +26,12 @@ _ERASURE = Erasure(
     kind="user",
     state="done",
     counts={"conversations": 2, "messages": 31, "jobs": 16, "llm_calls": 17},
-    erased_before_us=_AT_US,
-    requested_us=_AT_US,
+    erased_before_us=AT_US,
+    requested_us=AT_US,
     requested_by="key:3f9a0c55d1e2",
-    done_us=_AT_US,
+    done_us=AT_US,
 )
-_CURSOR: Schema = {**nullable({"type": "string"}), "description": "For the next page; null on the last one."}
-_ABOUT = {
-    "tenant": "Whose; an `admin` key has no other than its own.",
-    "limit": "Rows of a page.",
-    "cursor": "A page's `next_cursor`, to go on after it.",
-}
-_QUERY = {
-    name: Parameter(name=name, where="query", description=_ABOUT[name], schema=filled(schema))
-    for name, schema in of_model(UsersQuery)["UsersQuery"]["properties"].items()
-}
+_QUERY = query(UsersQuery, {"tenant": "Whose; an `admin` key has no other than its own.", **PAGE})
 
 
 def _named(name: str, what: str, example: str) -> tuple[Parameter, Parameter]:
@@ -50,7 +40,6 @@ def _named(name: str, what: str, example: str) -> tuple[Parameter, Parameter]:
 
 
 _OF_USER = _named("user_id", "The user's id, as messages name it.", "u-17")
-_WHERE = {**pieces.NO_STORE, "Location": Header(description="Of the erasure.", schema={"type": "string"})}
 
 
 def components() -> Mapping[str, Schema]:
@@ -69,31 +58,15 @@ def components() -> Mapping[str, Schema]:
     }
 
 
-def _operation(name: str, summary: str, description: str, answers: Mapping[int, Answer], **more: Any) -> Operation:
-    raised_by = (tenant_of, *more.pop("raised_by", ()))
-    return Operation(
-        id=name,
-        tag="Users",
-        summary=summary,
-        description=description,
-        security=("bearer",),
-        scope="admin",
-        answers=answers,
-        raised_by=raised_by,
-        **more,
-    )
+_operation = operations("Users", tenant_of)
 
 
 def _erased(what: str) -> Mapping[int, Answer]:
     done, begun = _ERASURE.resource(), {**_ERASURE.resource(), "state": "fenced", "done_at": None}
+    where = located("Of the erasure.")
     return {
-        200: Answer(description=what, schema=ref("Erasure"), headers=_WHERE, examples={"done": done}),
-        202: Answer(
-            description="It goes on; look again at its `Location`.",
-            schema=ref("Erasure"),
-            headers=_WHERE,
-            examples={"under way": begun},
-        ),
+        200: one(what, "Erasure", done, called="done", headers=where),
+        202: one("It goes on; look again at its `Location`.", "Erasure", begun, called="under way", headers=where),
     }
 
 
@@ -102,28 +75,14 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         "list_users",
         "List users",
         "Those who said something, by id.",
-        {
-            200: Answer(
-                description="A page.",
-                schema=listing(ref("User"), next_cursor=_CURSOR),
-                headers=pieces.NO_STORE,
-                examples={"one": {"object": "list", "data": [_USER.resource()], "next_cursor": None}},
-            )
-        },
+        {200: page("User", _USER.resource())},
         parameters=tuple(_QUERY.values()),
     ),
     ("GET", "/v1/users/{user_id}"): _operation(
         "get_user",
         "Look at a user",
         "With how much there is of them.",
-        {
-            200: Answer(
-                description="The user.",
-                schema=ref("UserDetail"),
-                headers=pieces.NO_STORE,
-                examples={"one": _WHOLE.resource()},
-            )
-        },
+        {200: one("The user.", "UserDetail", _WHOLE.resource())},
         parameters=_OF_USER,
         raised_by=(UserBooks.find,),
     ),
@@ -163,14 +122,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         "get_erasure",
         "How an erasure stands",
         "It does not say who was erased.",
-        {
-            200: Answer(
-                description="The erasure.",
-                schema=ref("Erasure"),
-                headers=pieces.NO_STORE,
-                examples={"done": _ERASURE.resource()},
-            )
-        },
+        {200: one("The erasure.", "Erasure", _ERASURE.resource(), called="done")},
         parameters=(
             Parameter(
                 name="erasure_id",
