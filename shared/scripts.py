@@ -48,7 +48,7 @@ class Script:
             return await commands.run("EVAL", self.source, len(keys), *keys, *argv)
 
     def start(self, commands: Commands, keys: Sequence[str], argv: Sequence[Argument]) -> Reply:
-        """By its SHA1 only, and without waiting: the reply may be a NoScriptError. Raises Unavailable if it is not sent."""
+        """By its SHA1 only, not awaited: the reply may be a NoScriptError. Raises Unavailable when it is not sent."""
         return commands.start("EVALSHA", self.sha, len(keys), *keys, *argv)
 
 
@@ -160,19 +160,13 @@ class Intake:
         limits: Limits,
     ) -> tuple[list[str], list[Argument]]:
         """Keys and arguments of `admit.lua`."""
-        settings = self._settings
+        settings, job_id = self._settings, payload.job_id
         usual_ttl_s = settings.idempotency_ttl_s if repeat.mode == "key" else settings.sdk_retry_ttl_s
-        names = [
-            keys.queue(payload.queue),
-            keys.job(payload.job_id),
-            keys.arq_job(payload.job_id),
-            keys.conversation(payload.tenant, payload.conversation_id),
-            keys.owner(payload.tenant, payload.conversation_id),
-            keys.idempotency(payload.tenant, repeat.digest),
-            *limits.keys,
-        ]
+        names = keys.of_message(payload.queue, payload.tenant, payload.conversation_id, job_id, repeat.digest)
+        if limits is not UNLIMITED:
+            names += limits.keys
         argv: list[Argument] = [
-            payload.job_id,
+            job_id,
             encode_turn(payload, enqueued_ms=enqueued_ms),
             ttl_s * 1000,
             settings.max_queue_depth,
@@ -185,7 +179,7 @@ class Intake:
             int(merge_window_s * 1000),
             int(MAX_MERGE_WINDOW_S * 1000),
             settings.result_ttl_s,
-            *limits.arguments,
+            *(_NO_LIMITS if limits is UNLIMITED else limits.arguments),
             *record_fields(payload),
         ]
         return names, argv
@@ -212,6 +206,7 @@ class Intake:
         return decode_turn(raw) if raw else None
 
 
+_NO_LIMITS = UNLIMITED.arguments
 OWNER_TTL_S = 30 * 86_400
 """How long Redis remembers whose a conversation is after its last message; Postgres knows it for good."""
 
@@ -242,16 +237,8 @@ def _admission(
 
 def record_fields(payload: TurnPayload) -> list[Argument]:
     """What the record of a job says of its message, for a script."""
-    fields: list[Argument] = [
-        "tenant",
-        payload.tenant,
-        "agent",
-        payload.agent,
-        "conv",
-        payload.conversation_id,
-        "run",
-        1,
-    ]
+    tenant, agent, conversation_id = payload.tenant, payload.agent, payload.conversation_id
+    fields: list[Argument] = ["tenant", tenant, "agent", agent, "conv", conversation_id, "run", 1]
     if payload.metadata:
         fields += ["metadata", msgspec.json.encode(payload.metadata)]
     if payload.asked is not None:

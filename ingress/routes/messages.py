@@ -70,6 +70,10 @@ def payload_of(
 
 
 def shown(ingress: Ingress, record: JobRecord, status: int, headers: Mapping[str, str]) -> Encoded:
-    path = job_path(record.id)
-    events_url = f"{path}/events?token={ingress.tokens.sign(record.tenant, record.id)}"
-    return job_response(record, status, {"location": path, **headers}, events_url=events_url)
+    url = events_url(ingress, record.tenant, record.id)
+    return job_response(record, status, {"location": job_path(record.id), **headers}, events_url=url)
+
+
+def events_url(ingress: Ingress, tenant: str, job_id: str) -> str:
+    """With a token that opens this job to whoever has the address."""
+    return f"{job_path(job_id)}/events?token={ingress.tokens.sign(tenant, job_id)}"
