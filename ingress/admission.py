@@ -110,10 +110,11 @@ async def admit(ingress: Ingress, request: Request, caller: Caller, payload: Tur
         case "full":
             raise QueueFull("The queue is full; try again later.", retry_after_s=FULL_RETRY_AFTER_S)
         case "limited" | "spent":
-            raise _by_limit(admission.refused_by)
+            raise refusal_by(admission.refused_by)
 
 
-def _by_limit(limit: Standing | Scope | None) -> CallerError:
+def refusal_by(limit: Standing | Scope | None) -> CallerError:
+    """What the sender of a message gets that a limit has refused."""
     match limit:
         case Standing(window):
             return RateLimited(too_many(limit), level=window.level, retry_after_s=limit.left_s)

@@ -380,3 +380,15 @@ async def test_a_fault_of_ours_after_acceptance_is_a_500_with_the_requests_id(
     assert answer.startswith(b"HTTP/1.1 500 ")
     assert b"x-request-id: r-1\r\n" in answer
     assert len(asked) == 1
+
+
+@pytest.mark.parametrize("queue", ["default", "own"])
+def test_the_keys_that_are_made_at_once_are_those_made_one_by_one(queue: str) -> None:
+    assert keys.of_message(queue, "t", "c", "j", "d") == [
+        keys.queue(queue),
+        keys.job("j"),
+        keys.arq_job("j"),
+        keys.conversation("t", "c"),
+        keys.owner("t", "c"),
+        keys.idempotency("t", "d"),
+    ]
