@@ -19,10 +19,12 @@ from ingress.app import MESSAGES as ROUTE
 from ingress.connection import STATE, Connection
 from ingress.plain import PlainMessages
 from shared import keys
+from shared.config import Settings
 from shared.errors import Unavailable
 from shared.telemetry import reports
 from shared.telemetry.metrics import REGISTRY
-from tests.ingress.harness import MESSAGES, Running
+from tests.conftest import Database
+from tests.ingress.harness import MESSAGES, Running, settings_for
 from tests.ingress.test_answering import CHANGING, request
 
 _MADE = re.compile(r'"et":\d+|"00-(?!abab)[0-9a-f]{32}-[0-9a-f]{16}-00"')
@@ -81,6 +83,12 @@ async def listening(
         yield made
         for task in list(state.tasks):
             await task
+
+
+@pytest.fixture
+def settings(redis_url: str, with_keys: Database) -> Settings:
+    """Keys stay at hand, however slow the machine is."""
+    return settings_for(redis_url, with_keys.app, key_cache_ttl_s=3_600)
 
 
 @pytest.fixture
