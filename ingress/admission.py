@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Mapping
 from typing import Literal, NamedTuple
 
+import msgspec
 from starlette.requests import Request
 
 from agents.api import Agent
@@ -19,6 +20,7 @@ from shared.budgets import Scope
 from shared.errors import BudgetExhausted, Busy, CallerError, Conflict, QueueFull, RateLimited, Unavailable
 from shared.jobs import JobRecord, JobState
 from shared.rates import Limits, Standing
+from shared.redis.link import Reply
 from shared.scripts import Admission, Idempotency
 from shared.telemetry import context
 from shared.telemetry.tracing import Trace, trace_id
@@ -47,6 +49,20 @@ class Admitted(NamedTuple):
     """How the sender's rate windows stand, for the answer."""
 
 
+class Begun(msgspec.Struct):
+    """A message whose admission is under way before the application hears of it (`ingress.plain`). What was not simply
+    accepted goes on there, with the same ids, as the scope's `begun`."""
+
+    request_id: str
+    started_ns: int
+    trace: Trace
+    payload: TurnPayload
+    limits: Limits
+    asked: Reply
+    admission: Admission | None = None
+    """What Redis decided; None: nobody knows yet."""
+
+
 def admitting(
     ingress: Ingress,
     caller: Caller,
@@ -73,12 +89,16 @@ async def admit(ingress: Ingress, request: Request, caller: Caller, payload: Tur
 
     From here on every answer to the request, refusals too, says how the sender's rate windows stand.
     """
-    admission = await _admit(ingress, payload, how, _limits(ingress, caller, payload))
-    _note(payload, admission)
+    begun: Begun | None = request.scope.get("begun")
+    admission = None if begun is None else begun.admission
+    if admission is None:
+        admission = await _admit(ingress, payload, how, message_limits(ingress, caller, payload))
+    metrics.count_admission(payload.agent, outcome_of(admission))
+    context.bind(**told(payload, admission))
     request.scope["answer_headers"] = headers = rate_headers(admission.windows)
     match admission.outcome:
         case "accepted":
-            return Admitted("accepted", admission.job_id, _accepted_record(payload, admission), headers)
+            return Admitted("accepted", admission.job_id, accepted_record(payload, admission), headers)
         case "replayed":
             return Admitted("replayed", admission.job_id, None, headers)
         case "mismatch":
@@ -90,10 +110,11 @@ async def admit(ingress: Ingress, request: Request, caller: Caller, payload: Tur
         case "full":
             raise QueueFull("The queue is full; try again later.", retry_after_s=FULL_RETRY_AFTER_S)
         case "limited" | "spent":
-            raise _by_limit(admission.refused_by)
+            raise refusal_by(admission.refused_by)
 
 
-def _by_limit(limit: Standing | Scope | None) -> CallerError:
+def refusal_by(limit: Standing | Scope | None) -> CallerError:
+    """What the sender of a message gets that a limit has refused."""
     match limit:
         case Standing(window):
             return RateLimited(too_many(limit), level=window.level, retry_after_s=limit.left_s)
@@ -108,7 +129,7 @@ def not_readable_yet() -> Unavailable:
     return Unavailable("the job of the first try cannot be read yet")
 
 
-def _limits(ingress: Ingress, caller: Caller, payload: TurnPayload) -> Limits:
+def message_limits(ingress: Ingress, caller: Caller, payload: TurnPayload) -> Limits:
     return limits_of(
         caller.terms,
         ingress.budgets,
@@ -148,21 +169,20 @@ def _ask(ingress: Ingress, payload: TurnPayload, how: Admitting, limits: Limits)
     )
 
 
-def _note(payload: TurnPayload, admission: Admission) -> None:
-    """For the request's line and the numbers."""
-    outcome = _outcome(admission)
-    metrics.count_admission(payload.agent, outcome)
-    context.bind(
-        agent=payload.agent,
-        job_id=admission.job_id,
+def told(payload: TurnPayload, admission: Admission) -> dict[str, str | None]:
+    """For the request's line."""
+    outcome = outcome_of(admission)
+    return {
+        "agent": payload.agent,
+        "job_id": admission.job_id,
         # perhaps just made up
-        conversation_id=None if outcome == "replayed" else context.conversation(payload.conversation_id),
-        trace_id=trace_id(payload.trace),
-        outcome=outcome,
-    )
+        "conversation_id": None if outcome == "replayed" else context.conversation(payload.conversation_id),
+        "trace_id": trace_id(payload.trace),
+        "outcome": outcome,
+    }
 
 
-def _outcome(admission: Admission) -> str:
+def outcome_of(admission: Admission) -> str:
     """With what has refused it, by name: `limited_user`, `spent_tenant-month`."""
     match admission.refused_by:
         case Standing(window):
@@ -172,7 +192,7 @@ def _outcome(admission: Admission) -> str:
     return admission.outcome
 
 
-def _accepted_record(payload: TurnPayload, admission: Admission) -> JobRecord:
+def accepted_record(payload: TurnPayload, admission: Admission) -> JobRecord:
     return JobRecord(
         id=admission.job_id,
         tenant=payload.tenant,

@@ -21,6 +21,7 @@ from ingress.auth import ApiKeys
 from ingress.channels.directory import Channels
 from ingress.channels.flows import exchange_flow
 from ingress.channels.routes import Webhook
+from ingress.connection import STATE
 from ingress.direct import Direct
 from ingress.notices import Notices
 from ingress.openai.chat import create_chat_completion
@@ -28,6 +29,7 @@ from ingress.openai.models import get_model, list_models
 from ingress.openai.responses import OneResponse, cancel_response, create_response, list_input_items
 from ingress.openapi.operations import INGRESS
 from ingress.openapi.serve import Published, docs, openapi_json
+from ingress.plain import PlainMessages
 from ingress.pressure import Pressure
 from ingress.problems import EXCEPTION_HANDLERS
 from ingress.request_log import RequestLog
@@ -79,10 +81,10 @@ def create_app(settings: Settings) -> Starlette:
     telemetry.configure(settings)
 
     @asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+    async def lifespan(app: Starlette) -> AsyncIterator[dict[str, PlainMessages]]:
         async with opened(settings) as ingress:
             app.state.ingress = ingress
-            yield
+            yield {STATE: PlainMessages(ingress, MESSAGES)}
         await telemetry.flush()
 
     app = _Application(routes=ROUTES, exception_handlers=EXCEPTION_HANDLERS, lifespan=lifespan)

@@ -106,12 +106,16 @@ class ApiKeys:
         self._lookups: dict[str, asyncio.Task[Principal | None]] = {}
 
     def at_hand(self, authorization: bytes) -> tuple[str, Principal] | None:
-        """What `known_by_key` would find, if this process knows it and need not confirm it soon; nobody is asked."""
+        """What `known_by_key` would find, if this process knows it, and it is not due to be confirmed or about to be;
+        nobody is asked."""
         if not authorization.startswith(b"Bearer "):
             return None
         sha256 = hashlib.sha256(authorization[7:]).hexdigest()
         known = self._known.get(sha256)
-        if known is None or known.principal is None or time.monotonic() - known.confirmed_s > self._ttl_s / 2:
+        if known is None or known.principal is None:
+            return None
+        good_for_s = self._ttl_s if sha256 in self._lookups else self._ttl_s / 2
+        if time.monotonic() - known.confirmed_s >= good_for_s:
             return None
         self._known.move_to_end(sha256)
         return sha256, known.principal

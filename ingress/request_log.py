@@ -1,11 +1,13 @@
 """Around every request: its id, its trace, one wide log line, its numbers, and an answer to something unforeseen.
 
 Pure ASGI, outermost but for Starlette's own. The line never holds a query string (read tokens), a body or a key.
-Fields that the routes bind to the context (`tenant`, `job_id`, `problem` …) are on it.
+Fields that the routes bind to the context (`tenant`, `job_id`, `problem` …) are on it. `ingress.plain` does the same
+for what never comes here; what it hands over brings its `request_id`, `started_ns` and `trace` in the scope.
 """
 
 import re
 import time
+from collections.abc import Mapping
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -29,14 +31,15 @@ class RequestLog:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        started_ns = time.perf_counter_ns()
-        headers = first_headers(scope)
-        request_id = scope["request_id"] = _usable(headers.get(b"x-request-id")) or uuid7()
+        started_ns = scope.get("started_ns") or time.perf_counter_ns()
+        request_id = scope["request_id"] = scope.get("request_id") or request_id_of(first_headers(scope))
         answering = Answering(send, request_id)
         context.begin(request_id=request_id)
         metrics.in_progress.now += 1
         # A trace is of a message: what only reads is not worth one.
-        trace = tracing.of_request(header(scope, b"traceparent")) if scope["method"] == "POST" else None
+        trace: tracing.Trace | None = scope.get("trace")
+        if trace is None and scope["method"] == "POST":
+            trace = tracing.of_request(header(scope, b"traceparent"))
         with tracing.root(trace, "http.server", scope["method"]) as span:
             scope["span"] = span
             try:
@@ -52,9 +55,11 @@ class RequestLog:
                 _conclude(scope, answering.status, (time.perf_counter_ns() - started_ns) / 1e9)
 
 
-def _usable(given: bytes | None) -> str | None:
+def request_id_of(headers: Mapping[bytes, bytes]) -> str:
+    """The caller's, else a new one."""
+    given = headers.get(b"x-request-id")
     text = given and given.decode("latin-1")
-    return text if text and _USABLE_ID.fullmatch(text) else None
+    return text if text and _USABLE_ID.fullmatch(text) else uuid7()
 
 
 def _conclude(scope: Scope, status: int, seconds: float) -> None:

@@ -15,7 +15,7 @@ POLL_AFTER_S = 1
 """`Retry-After` of a job that has not ended."""
 
 
-class _Json(Response):
+class Encoded(Response):
     """JSON that is encoded already, with headers of ours: where it can it leaves in one piece."""
 
     background = None
@@ -31,10 +31,12 @@ class _Json(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         untouched = "raw_headers" not in self.__dict__
-        if not (
-            untouched and isinstance(send, Answering) and send.whole(self.status_code, self._head(), self._encoded)
-        ):
+        if not (untouched and isinstance(send, Answering) and self.whole(send)):
             await super().__call__(scope, receive, send)
+
+    def whole(self, answering: Answering) -> bool:
+        """Send it in one piece; False: nothing was done."""
+        return answering.whole(self.status_code, self._head(), self._encoded)
 
     def _head(self) -> str:
         lines = "".join([f"{name}: {value}\r\n" for name, value in self._named.items()])
@@ -42,19 +44,19 @@ class _Json(Response):
 
 
 def json_response(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    return _Json(msgspec.json.encode(body), status, headers or {})
+    return Encoded(msgspec.json.encode(body), status, headers or {})
 
 
 def job_response(
     record: JobRecord, status: int = 200, headers: Mapping[str, str] | None = None, **extra: str
-) -> Response:
+) -> Encoded:
     """The job resource and `extra` members; says when to ask again while the job has not ended."""
     waiting = {} if record.over else {"retry-after": str(POLL_AFTER_S)}
     all_headers = {"cache-control": "no-store", **waiting, **(headers or {})}
     shown = msgspec.json.encode(record.resource())
     if extra:
         shown = shown[:-1] + b"," + msgspec.json.encode(extra)[1:]
-    return _Json(shown, status, all_headers)
+    return Encoded(shown, status, all_headers)
 
 
 def job_path(job_id: str) -> str:

@@ -76,12 +76,13 @@ def ingress(
 ) -> None:
     """Serve HTTP: take messages in, give replies out."""
     from ingress.app import create_app  # noqa: PLC0415 - loaded by this command only
+    from ingress.connection import Connection  # noqa: PLC0415 - loaded by this command only
     from ops.serve import serve  # noqa: PLC0415 - loaded by this command only
 
     settings = _settings(host=host, port=port)
     app = create_app(settings)
     settle_heap()
-    serve(app, settings)
+    serve(app, settings, http=Connection)
 
 
 @app.command()

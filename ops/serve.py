@@ -7,6 +7,7 @@ line; uvicorn would log its traceback. On SIGTERM open requests get a few second
 from starlette.applications import Starlette
 from starlette.types import Message, Receive, Scope, Send
 from uvicorn import Config, Server
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from shared.config import Settings
 from shared.errors import SwitchboardError
@@ -17,15 +18,16 @@ KEEP_ALIVE_S = 75
 """Longer than the 60 s of common load balancers, so that they never reuse a connection we are just closing."""
 
 
-def serve(app: Starlette, settings: Settings) -> None:
-    """Until a signal. Raises the SwitchboardError that kept the application from starting."""
+def serve(app: Starlette, settings: Settings, *, http: type[HttpToolsProtocol] = HttpToolsProtocol) -> None:
+    """Until a signal. `http` is what makes requests of a connection's bytes. Raises the SwitchboardError that kept the
+    application from starting."""
     watched = _Watched(app)
     config = Config(
         watched,
         host=settings.host,
         port=settings.port,
         loop="uvloop",
-        http="httptools",
+        http=http,
         ws="none",
         lifespan="on",
         access_log=False,

@@ -91,6 +91,18 @@ def job(job_id: str) -> str:
     return f"sb:job:{job_id}"
 
 
+def of_message(queue_name: str, tenant: str, conversation_id: str, job_id: str, digest: str) -> list[str]:
+    """The keys of an admission that every message has, in the order of `admit.lua`; made for each message, at once."""
+    return [
+        DEFAULT_QUEUE if queue_name == "default" else queue(queue_name),
+        f"sb:job:{job_id}",
+        f"arq:job:{job_id}",
+        f"sb:conv:{tenant}:{conversation_id}",
+        f"sb:owner:{tenant}:{conversation_id}",
+        f"sb:idem:{tenant}:{digest}",
+    ]
+
+
 def events(job_id: str) -> str:
     return f"sb:events:{job_id}"
 

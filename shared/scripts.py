@@ -18,6 +18,7 @@ from shared.config import Settings
 from shared.jobs import JobRecord, from_hash
 from shared.rates import UNLIMITED, Limits, Standing
 from shared.redis import Argument, Commands
+from shared.redis.link import Reply
 from shared.wire import MAX_MERGE_WINDOW_S, Event, Policy, TurnPayload, decode_turn, encode_turn
 
 _INCLUDED = {
@@ -45,6 +46,10 @@ class Script:
             return await commands.run("EVALSHA", self.sha, len(keys), *keys, *argv)
         except NoScriptError:
             return await commands.run("EVAL", self.source, len(keys), *keys, *argv)
+
+    def start(self, commands: Commands, keys: Sequence[str], argv: Sequence[Argument]) -> Reply:
+        """By its SHA1 only, not awaited: the reply may be a NoScriptError. Raises Unavailable when it is not sent."""
+        return commands.start("EVALSHA", self.sha, len(keys), *keys, *argv)
 
 
 _admit, _cancel, _read, _events, _forget = (Script(name) for name in ("admit", "cancel", "read", "events", "forget"))
@@ -126,19 +131,42 @@ class Intake:
 
         With the policy `merge` it waits `merge_window_s` for another one, at most MAX_MERGE_WINDOW_S altogether.
         """
-        settings, repeat = self._settings, idempotency or NO_REPEAT
+        question = self._question(payload, ttl_s, enqueued_ms, idempotency or NO_REPEAT, policy, merge_window_s, limits)
+        return admission_of(limits, await _admit(self._commands, *question))
+
+    def asked(
+        self,
+        payload: TurnPayload,
+        *,
+        ttl_s: int,
+        enqueued_ms: int,
+        policy: Policy,
+        merge_window_s: float,
+        limits: Limits,
+    ) -> Reply:
+        """`admit` under way, of a message that is nobody's repeat: its reply is for `admission_of`, or any error of
+        Redis, one that `admit` would have mended among them. Raises Unavailable when it is not sent."""
+        question = self._question(payload, ttl_s, enqueued_ms, NO_REPEAT, policy, merge_window_s, limits)
+        return _admit.start(self._commands, *question)
+
+    def _question(
+        self,
+        payload: TurnPayload,
+        ttl_s: int,
+        enqueued_ms: int,
+        repeat: Idempotency,
+        policy: Policy,
+        merge_window_s: float,
+        limits: Limits,
+    ) -> tuple[list[str], list[Argument]]:
+        """Keys and arguments of `admit.lua`."""
+        settings, job_id = self._settings, payload.job_id
         usual_ttl_s = settings.idempotency_ttl_s if repeat.mode == "key" else settings.sdk_retry_ttl_s
-        names = [
-            keys.queue(payload.queue),
-            keys.job(payload.job_id),
-            keys.arq_job(payload.job_id),
-            keys.conversation(payload.tenant, payload.conversation_id),
-            keys.owner(payload.tenant, payload.conversation_id),
-            keys.idempotency(payload.tenant, repeat.digest),
-            *limits.keys,
-        ]
+        names = keys.of_message(payload.queue, payload.tenant, payload.conversation_id, job_id, repeat.digest)
+        if limits is not UNLIMITED:
+            names += limits.keys
         argv: list[Argument] = [
-            payload.job_id,
+            job_id,
             encode_turn(payload, enqueued_ms=enqueued_ms),
             ttl_s * 1000,
             settings.max_queue_depth,
@@ -151,10 +179,10 @@ class Intake:
             int(merge_window_s * 1000),
             int(MAX_MERGE_WINDOW_S * 1000),
             settings.result_ttl_s,
-            *limits.arguments,
+            *(_NO_LIMITS if limits is UNLIMITED else limits.arguments),
             *record_fields(payload),
         ]
-        return _admission(limits, *await _admit(self._commands, names, argv))
+        return names, argv
 
     async def read(self, job_id: str) -> JobRecord | None:
         """The job as Redis knows it; None once forgotten (ask Postgres then) or never known. Raises Unavailable."""
@@ -178,8 +206,14 @@ class Intake:
         return decode_turn(raw) if raw else None
 
 
+_NO_LIMITS = UNLIMITED.arguments
 OWNER_TTL_S = 30 * 86_400
 """How long Redis remembers whose a conversation is after its last message; Postgres knows it for good."""
+
+
+def admission_of(limits: Limits, reply: Sequence[Any]) -> Admission:
+    """What `admit.lua` answered."""
+    return _admission(limits, *reply)
 
 
 def _admission(
@@ -203,16 +237,8 @@ def _admission(
 
 def record_fields(payload: TurnPayload) -> list[Argument]:
     """What the record of a job says of its message, for a script."""
-    fields: list[Argument] = [
-        "tenant",
-        payload.tenant,
-        "agent",
-        payload.agent,
-        "conv",
-        payload.conversation_id,
-        "run",
-        1,
-    ]
+    tenant, agent, conversation_id = payload.tenant, payload.agent, payload.conversation_id
+    fields: list[Argument] = ["tenant", tenant, "agent", agent, "conv", conversation_id, "run", 1]
     if payload.metadata:
         fields += ["metadata", msgspec.json.encode(payload.metadata)]
     if payload.asked is not None:

@@ -11,13 +11,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from agents.api import Agent
-from ingress.admission import admit, admitting, not_readable_yet, traced
+from ingress.admission import Begun, admit, admitting, not_readable_yet, traced
 from ingress.auth import Caller
 from ingress.body import parse_message
 from ingress.message import ChatMessage
 from ingress.repeats import idempotency_of
 from ingress.requests import read_body
-from ingress.responses import job_path, job_response
+from ingress.responses import Encoded, job_path, job_response
 from ingress.state import Ingress, ingress_of
 from shared.errors import NotFound
 from shared.ids import uuid7
@@ -34,16 +34,24 @@ async def post_message(request: Request) -> Response:
     body = parse_message(await read_body(request, ingress.settings.max_body_bytes), ingress.settings)
     repeat = idempotency_of(request, agent_id=agent.id, body=body.canonical, caller=caller.key_sha256)
     how = admitting(ingress, caller, agent, repeat, ttl_s=body.ttl_s, policy=body.policy)
-    admitted = await admit(ingress, request, caller, _payload(request, caller, agent, body), how)
+    begun: Begun | None = request.scope.get("begun")
+    payload = (
+        begun.payload
+        if begun
+        else payload_of(caller, agent, body, trace=traced(request), request_id=request.scope["request_id"])
+    )
+    admitted = await admit(ingress, request, caller, payload, how)
     if admitted.record is not None:
-        return _shown(ingress, admitted.record, 202, admitted.headers)
+        return shown(ingress, admitted.record, 202, admitted.headers)
     record = await ingress.find(caller.tenant, admitted.job_id)
     if record is None:
         raise not_readable_yet()
-    return _shown(ingress, record, 200, {**admitted.headers, "idempotent-replayed": "true"})
+    return shown(ingress, record, 200, {**admitted.headers, "idempotent-replayed": "true"})
 
 
-def _payload(request: Request, caller: Caller, agent: Agent, body: ChatMessage) -> TurnPayload:
+def payload_of(
+    caller: Caller, agent: Agent, body: ChatMessage, *, trace: dict[str, str], request_id: str
+) -> TurnPayload:
     return TurnPayload(
         job_id=uuid7(),
         tenant=caller.tenant,
@@ -56,12 +64,16 @@ def _payload(request: Request, caller: Caller, agent: Agent, body: ChatMessage) 
         callback_url=body.callback_url,
         domain=body.domain,
         feature=body.feature,
-        trace=traced(request),
-        request_id=request.scope["request_id"],
+        trace=trace,
+        request_id=request_id,
     )
 
 
-def _shown(ingress: Ingress, record: JobRecord, status: int, headers: Mapping[str, str]) -> Response:
-    path = job_path(record.id)
-    events_url = f"{path}/events?token={ingress.tokens.sign(record.tenant, record.id)}"
-    return job_response(record, status, {"location": path, **headers}, events_url=events_url)
+def shown(ingress: Ingress, record: JobRecord, status: int, headers: Mapping[str, str]) -> Encoded:
+    url = events_url(ingress, record.tenant, record.id)
+    return job_response(record, status, {"location": job_path(record.id), **headers}, events_url=url)
+
+
+def events_url(ingress: Ingress, tenant: str, job_id: str) -> str:
+    """With a token that opens this job to whoever has the address."""
+    return f"{job_path(job_id)}/events?token={ingress.tokens.sign(tenant, job_id)}"

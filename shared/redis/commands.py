@@ -46,6 +46,12 @@ class Commands:
 
         Raises Unavailable, or redis-py's ResponseError for a wrong command.
         """
+        answer = await self.start(*command)
+        parse = self._parsers.get(command[0])
+        return answer if parse is None else parse(answer)
+
+    def start(self, *command: Argument) -> Reply:
+        """The same without a coroutine: the reply comes as hiredis reads it. Raises Unavailable when it is not sent."""
         packed: bytes = pack_command(command)  # type: ignore[arg-type]  # hiredis declares a tuple of one
         if self._closed or self._unsent_bytes > MAX_UNSENT_BYTES:
             raise Unavailable(UNREACHABLE)
@@ -56,9 +62,7 @@ class Commands:
         self._packed.append(packed)
         self._replies.append(reply)
         self._unsent_bytes += len(packed)
-        answer = await reply
-        parse = self._parsers.get(command[0])
-        return answer if parse is None else parse(answer)
+        return reply
 
     async def aclose(self) -> None:
         """Waits for commands under way, then closes the connection and the pool. Later commands are refused."""

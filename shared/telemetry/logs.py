@@ -81,8 +81,16 @@ def wide(event: str, **fields: Any) -> None:
     if not _straight:
         _log.info(event, **fields)
         return
-    stamp = {"event": event, "level": "info", "timestamp": rfc3339(time.time_ns() // 1000)}
-    _lines.write(_json(None, "info", {**context.of_request(), **fields, **stamp}) + "\n")
+    complete(event, {**context.of_request(), **fields})
+
+
+def complete(event: str, fields: dict[str, Any]) -> None:
+    """The same, with all fields given: of a request whose context nobody began. `fields` is ours from now on."""
+    if not _straight:
+        _log.info(event, **fields)
+        return
+    fields["event"], fields["level"], fields["timestamp"] = event, "info", rfc3339(time.time_ns() // 1000)
+    _lines.write(_json(None, "info", fields) + "\n")
 
 
 class _Lines:

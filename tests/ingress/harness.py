@@ -22,6 +22,7 @@ from redis.asyncio import Redis
 from starlette.applications import Starlette
 
 from ingress.app import create_app
+from ingress.connection import Connection
 from ingress.state import Ingress
 from shared import keys
 from shared.config import Settings
@@ -157,7 +158,7 @@ async def served(settings: Settings) -> AsyncIterator[Served]:
 def _server(app: Starlette) -> tuple[uvicorn.Server, list[socket.socket]]:
     listening = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(
-        app, loop="uvloop", http="httptools", access_log=False, log_config=None, timeout_graceful_shutdown=1
+        app, loop="uvloop", http=Connection, access_log=False, log_config=None, timeout_graceful_shutdown=1
     )
     return uvicorn.Server(config), [listening]
 

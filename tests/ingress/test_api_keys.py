@@ -101,6 +101,21 @@ async def test_a_key_in_use_never_waits_and_is_confirmed_in_the_background(
         assert archive.asked == 2  # the refresh that half the time to live started, and no other
 
 
+async def test_a_key_that_is_being_confirmed_is_at_hand_for_as_long_as_it_may_be_used(redis_url: str) -> None:
+    """Else everything that comes meanwhile, in each second of a busy process, would go the dear way."""
+    key, ttl_s = "key-of-a", 1_000.0
+    async with api_keys(redis_url, Archive("a"), ttl_s=ttl_s) as (known, _):
+
+        def at_hand(age_s: float) -> bool:
+            known.keys._remember(sha256(key), Principal("a", ["chat"]), time.monotonic() - age_s)
+            return known.keys.at_hand(f"Bearer {key}".encode()) is not None
+
+        await known.resolve(key)
+        assert [at_hand(0), at_hand(ttl_s / 2 - 9), at_hand(ttl_s / 2 + 9)] == [True, True, False]
+        await known.resolve(key)  # which does not wait, and begins to confirm it
+        assert [at_hand(ttl_s / 2 + 9), at_hand(ttl_s - 9), at_hand(ttl_s)] == [True, True, False]
+
+
 async def test_many_requests_with_a_new_key_ask_once(redis_url: str) -> None:
     async with api_keys(redis_url, Archive("a")) as (known, archive):
         found = await asyncio.gather(*(known.resolve("key-of-a") for _ in range(50)))
@@ -217,11 +232,11 @@ class Asking:
     """`ApiKeys`, asked from one address."""
 
     def __init__(self, keys: ApiKeys, strangers: Strangers) -> None:
-        self._keys, self._strangers = keys, strangers
+        self.keys, self._strangers = keys, strangers
 
     async def resolve(self, key: str, address: str = "192.0.2.1") -> tuple[str, Principal | None]:
         scope = {"type": "http", "client": (address, 1), "headers": []}
-        return await self._keys.resolve(key, self._strangers.attempt(scope))
+        return await self.keys.resolve(key, self._strangers.attempt(scope))
 
 
 class api_keys:  # noqa: N801 - reads as a function
