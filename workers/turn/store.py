@@ -24,9 +24,9 @@ from shared.tenants import TenantSettings, read_settings
 from shared.wire import Asked, TurnPayload
 from sql import queries
 from workers.erasure.subjects import Subjects
+from workers.joined import Joined
 from workers.ledger.book import Amount, LedgerRow
 from workers.queue.scripts import Claimed
-from workers.turn.joined import Joined
 from workers.turn.taken_in import TakenInEnd
 from workers.turn.work import AttemptError
 
