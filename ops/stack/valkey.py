@@ -27,7 +27,10 @@ DURABLE = {
     "save": "",
     "maxmemory-policy": "noeviction",
     "databases": "64",
+    "stream-node-max-bytes": "512",
 }
+"""The last one because a job's events are a stream of their own, mostly of one entry, for which a node of the default
+4,096 bytes would be set aside: three quarters of what a finished job keeps."""
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,11 @@ local function clock() -- Unix ms as a number, Unix µs as text
   return t[1] * 1000 + math.floor(t[2] / 1000), t[1] .. string.format('%06d', t[2])
 end
 
+-- By what claims this worker holds jobs, in their order; false where it does not.
+local function claims_of(queue, worker, ids)
+  return #ids > 0 and redis.call('HMGET', queue .. ':held:' .. worker, unpack(ids)) or {}
+end
+
 local function wake(queue, n) -- n: how many jobs became due (nil: one)
   local tokens = {}
   for i = 1, math.min(n or 1, WAKE_TOKENS - redis.call('LLEN', queue .. ':wake')) do tokens[i] = '1' end

@@ -12,22 +12,44 @@ local MINUTE_S = 61          -- seconds are kept whole: no window of 60 s ever h
 local MODEL_TTL_S = 7200
 local DAY_MS = 86400000
 local KINDS = { 'requests', 'tokens', 'input', 'output' } -- what providers count
+local MODEL = { 'open_until', 'opens', 'account', 'probe', 'probe_by', 'probe_at', 'fails', 'oks', 'since', 'pause_until',
+  'heard', 'requests', 'requests_at', 'tokens', 'tokens_at', 'input', 'input_at', 'output', 'output_at' }
 
 -- `terms` of a candidate: most calls at once · requests a minute · tokens a minute · longest wait (ms) that is merely
 -- being busy · failures that open the breaker (0: never) · within (ms) · cool-down (ms) · input tokens · output tokens;
--- '-' is no limit.
+-- '-' is no limit. Most candidates of a batch come with the same words.
+local terms_known = {}
 local function read_terms(terms)
+  local known = terms_known[terms]
+  if known then return known end
   local v = {}
   for word in string.gmatch(terms, '%S+') do v[#v + 1] = word end
-  return { slots = tonumber(v[1]), requests = tonumber(v[2]), tokens = tonumber(v[3]), patience_ms = tonumber(v[4]),
-    input = tonumber(v[8]), output = tonumber(v[9]), breaker = table.concat(v, ' ', 5, 7) }
+  terms_known[terms] = { slots = tonumber(v[1]), requests = tonumber(v[2]), tokens = tonumber(v[3]),
+    patience_ms = tonumber(v[4]), input = tonumber(v[8]), output = tonumber(v[9]), breaker = table.concat(v, ' ', 5, 7) }
+  return terms_known[terms]
 end
 
 local function model_key(provider, model) return 'sb:model:' .. provider .. ':' .. model end
 local function provider_key(provider, part) return 'sb:provider:' .. provider .. ':' .. part end
 
+-- What a model's hash holds, by field, read once for all calls of a batch until `note` changes it.
+local models = {}
+local function model_state(key)
+  if not models[key] then
+    local state, v = {}, redis.call('HMGET', key, unpack(MODEL))
+    for i, name in ipairs(MODEL) do state[name] = v[i] end
+    models[key] = state
+  end
+  return models[key]
+end
+
+local function note(command, key, ...)
+  models[key] = nil
+  redis.call(command, key, ...)
+end
+
 local function remember(key, news)
-  redis.call('HSET', key, unpack(news))
+  note('HSET', key, unpack(news))
   redis.call('EXPIRE', key, MODEL_TTL_S)
 end
 
@@ -103,18 +125,17 @@ end
 -- What was heard of the model itself: an open breaker, a pause it asked for, and what it says is left. Returns why it
 -- must not be called, and for how long (ms); nil: it may be, or only as the probe that finds out whether it is back.
 local function told_refusal(key, t, tokens, now_ms)
-  local v = redis.call('HMGET', key, 'open_until', 'probe_by', 'probe_at', 'pause_until', 'requests', 'requests_at',
-    'tokens', 'tokens_at', 'input', 'input_at', 'output', 'output_at', 'account')
-  if v[1] then
-    local open_ms = v[1] - now_ms
-    if open_ms > 0 then return v[13] and 'account' or 'open', open_ms end
-    if v[2] and now_ms - v[3] < PROBE_MS and lives(v[2], now_ms) then return 'probing', SLOT_POLL_MS end
+  local m = model_state(key)
+  if m.open_until then
+    local open_ms = m.open_until - now_ms
+    if open_ms > 0 then return m.account and 'account' or 'open', open_ms end
+    if m.probe_by and now_ms - m.probe_at < PROBE_MS and lives(m.probe_by, now_ms) then return 'probing', SLOT_POLL_MS end
   end
   local why, wait_ms = nil, 0
-  if v[4] and v[4] - now_ms > 0 then why, wait_ms = 'paused', v[4] - now_ms end
+  if m.pause_until and m.pause_until - now_ms > 0 then why, wait_ms = 'paused', m.pause_until - now_ms end
   local needs = { 1, tokens, t.input, t.output }
   for i, kind in ipairs(KINDS) do
-    local left, until_ms = tonumber(v[3 + 2 * i]), tonumber(v[4 + 2 * i])
+    local left, until_ms = tonumber(m[kind]), tonumber(m[kind .. '_at'])
     if left and needs[i] and left < needs[i] and until_ms - now_ms > wait_ms then
       why, wait_ms = kind, until_ms - now_ms
     end
@@ -155,14 +176,14 @@ local function provider_take(provider, model, tokens, terms, now_ms, call_id, qu
   end
   if t.requests then minute_add(provider_key(provider, 'rpm'), 1, now_ms) end
   if t.tokens then second = minute_add(provider_key(provider, 'tpm'), tokens, now_ms) end
-  local v = redis.call('HMGET', key, 'open_until', 'requests', 'tokens', 'input', 'output')
-  if v[1] then
-    redis.call('HSET', key, 'probe', call_id, 'probe_by', owner, 'probe_at', int(now_ms))
+  local m = model_state(key)
+  if m.open_until then
+    note('HSET', key, 'probe', call_id, 'probe_by', owner, 'probe_at', int(now_ms))
     probe = 1
   end
   local needs = { 1, tokens, t.input or 0, t.output or 0 }
   for i, kind in ipairs(KINDS) do
-    if v[1 + i] then redis.call('HINCRBY', key, kind, int(-needs[i])) end
+    if m[kind] then note('HINCRBY', key, kind, int(-needs[i])) end
   end
   return table.concat({ provider, model, t.slots and 1 or 0, second, int(tokens), probe, t.breaker }, ' ')
 end
@@ -173,10 +194,10 @@ local function open(provider, model, call_id, opens, cool_ms, now_ms, account)
   local key = model_key(provider, model)
   local share = (tonumber(string.sub(call_id, -4), 16) or 32768) / 65535
   local wait_ms = cool_ms * math.min(2 ^ (opens - 1), LONGEST_COOL) * (0.8 + 0.4 * share)
-  redis.call('HDEL', key, 'probe', 'probe_by', 'probe_at', 'fails', 'oks', 'since', 'account')
+  note('HDEL', key, 'probe', 'probe_by', 'probe_at', 'fails', 'oks', 'since', 'account')
   noteworthy(provider, model)
   remember(key, { 'open_until', int(now_ms + wait_ms), 'opens', opens })
-  if account then redis.call('HSET', key, 'account', 1) end
+  if account then note('HSET', key, 'account', 1) end
 end
 
 -- Failures are counted from the first one on, for as long as the window is; answers only while there are failures. A
@@ -184,19 +205,19 @@ end
 local function breaker(provider, model, call_id, verdict, account_ms, probe, most, window_ms, cool_ms, now_ms)
   if most == 0 and verdict ~= 'account' and not probe then return end
   local key = model_key(provider, model)
-  local v = redis.call('HMGET', key, 'open_until', 'probe', 'opens', 'fails', 'oks', 'since')
-  if v[1] then -- what was under way when it opened says nothing new
-    if not probe or v[2] ~= call_id then return end
-    if verdict == 'ok' then redis.call('HDEL', key, 'open_until', 'probe', 'probe_by', 'probe_at', 'opens', 'account')
+  local m = model_state(key)
+  if m.open_until then -- what was under way when it opened says nothing new
+    if not probe or m.probe ~= call_id then return end
+    if verdict == 'ok' then note('HDEL', key, 'open_until', 'probe', 'probe_by', 'probe_at', 'opens', 'account')
     elseif verdict == 'account' then open(provider, model, call_id, 1, account_ms, now_ms, true)
-    elseif verdict == 'fail' then open(provider, model, call_id, tonumber(v[3] or 1) + 1, cool_ms, now_ms)
-    else redis.call('HDEL', key, 'probe', 'probe_by', 'probe_at') end
+    elseif verdict == 'fail' then open(provider, model, call_id, tonumber(m.opens or 1) + 1, cool_ms, now_ms)
+    else note('HDEL', key, 'probe', 'probe_by', 'probe_at') end
     return
   end
   if verdict == 'account' then return open(provider, model, call_id, 1, account_ms, now_ms, true) end
-  if verdict == 'ok' and v[4] then redis.call('HINCRBY', key, 'oks', 1) end
+  if verdict == 'ok' and m.fails then note('HINCRBY', key, 'oks', 1) end
   if verdict ~= 'fail' then return end
-  local fails, oks, since = tonumber(v[4] or 0), tonumber(v[5] or 0), tonumber(v[6] or 0)
+  local fails, oks, since = tonumber(m.fails or 0), tonumber(m.oks or 0), tonumber(m.since or 0)
   if math.abs(now_ms - since) > window_ms then fails, oks, since = 0, 0, now_ms end
   fails = fails + 1
   if fails >= most and fails > oks then return open(provider, model, call_id, 1, cool_ms, now_ms) end
@@ -208,13 +229,13 @@ end
 local function hear(provider, model, v, now_ms)
   local key = model_key(provider, model)
   local pause_ms, heard_ms, news = tonumber(v[2]), now_ms - (tonumber(v[3]) or 0), {}
-  local before = redis.call('HMGET', key, 'pause_until', 'heard')
+  local before = model_state(key)
   local function add(name, value) news[#news + 1], news[#news + 2] = name, value end
   if pause_ms then
     noteworthy(provider, model)
-    add('pause_until', int(math.max(now_ms + pause_ms, tonumber(before[1] or 0))))
+    add('pause_until', int(math.max(now_ms + pause_ms, tonumber(before.pause_until or 0))))
   end
-  if heard_ms >= tonumber(before[2] or 0) then
+  if heard_ms >= tonumber(before.heard or 0) then
     for i, kind in ipairs(KINDS) do
       local left, in_ms = tonumber(v[2 + 2 * i]), tonumber(v[3 + 2 * i])
       if left and in_ms then

@@ -110,7 +110,7 @@ while ARGV[i] do
 end
 starts[#starts + 1] = i
 local verdicts, mine = {}, {}
-for n, claimed in ipairs(#ids > 0 and redis.call('HMGET', held, unpack(ids)) or {}) do mine[ids[n]] = claimed end
+for n, claimed in ipairs(claims_of(queue, worker, ids)) do mine[ids[n]] = claimed end
 for n, id in ipairs(ids) do
   local ours = mine[id] == ARGV[starts[n] + 1]
   verdicts[n] = ours and 'OK' or 'LOST'

@@ -25,11 +25,10 @@ SELECT ended, conversation_user, history, settings, tenant_known, spent_nano_usd
 FROM turn_takeover($1, $2, $3, $4, $5, $6)
 
 -- name: turn_contexts
--- turn_context for several jobs: an array for each of its arguments. `place` counts from 1, in their order.
-SELECT place, c.ended, c.conversation_user, c.history, c.settings, c.tenant_known, c.spent_nano_usd, c.spent_tokens
-FROM unnest($1::text[], $2::uuid[], $3::integer[], $4::text[], $5::integer[])
-    WITH ORDINALITY AS asked(tenant, job, run, conversation, history, place)
-CROSS JOIN LATERAL turn_context(asked.tenant, asked.job, asked.run, asked.conversation, asked.history) AS c
+-- turn_context for several jobs, with what is remembered of nobody we know: $1 what is asked (a JSON array, see
+-- 0031_contexts_together.sql), $2 most tokens and $3 most hits of it.
+SELECT place, ended, conversation_user, history, settings, tenant_known, spent_nano_usd, spent_tokens, memory
+FROM contexts_together($1, $2, $3)
 
 -- name: commit_turns
 -- Several plain turns in one transaction: $1 tenants, $2 for each of them a JSON array of turns. Their records come back.

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from ops.stack.valkey import DURABLE
 from shared.config import Settings, environment_name
 from tests.deploy.reading import REPOSITORY, compose, procfile, seconds
 
@@ -59,6 +60,7 @@ def test_what_was_accepted_is_on_disk_and_stays(services: dict[str, Any]) -> Non
     assert given["--appendonly"] == "yes"
     assert given["--appendfsync"] == "always"
     assert given["--maxmemory-policy"] == "noeviction"
+    assert given["--stream-node-max-bytes"] == DURABLE["stream-node-max-bytes"]
     assert given["--maxmemory"]
     assert given["--requirepass"]
     assert services["redis"]["volumes"] == ["redis:/data"]

@@ -121,14 +121,34 @@ class Spenders(RuleBasedStateMachine):
         if not self.is_current(job):
             assert answer == Lost()
             return
-        fits = [index for index, amount in enumerate(offers) if all(self.world.free(s, amount) for s in scopes)]
-        if fits:
-            assert answer == Held(fits[0])
-            self.calls.append(Call(job, call_id, offers, scopes, fits[0]))
-            self.world.held[call_id] = dict.fromkeys(scopes, offers[fits[0]])
-        else:
-            small = next(name for name in scopes if not self.world.free(name, offers[-1]))
-            assert answer == Blocked(SCOPES[small])
+        self._decided(job, call_id, offers, scopes, answer)
+
+    @precondition(lambda self: self.jobs)
+    @rule(asked=st.lists(st.tuples(pick, some_scopes, some_offers), min_size=2, max_size=3))
+    def reserve_together(self, asked: list[tuple[int, list[str], list[int]]]) -> None:
+        """In one script: each is decided as if it had come alone, after those before it."""
+        calls = [
+            (self.jobs[n % len(self.jobs)], f"call-{len(self.world.scopes) + k}") for k, (n, *_) in enumerate(asked)
+        ]
+        self.world.scopes |= {call_id: scopes for (_, call_id), (_, scopes, _) in zip(calls, asked, strict=True)}
+
+        async def all_of_them() -> list[object]:
+            return await asyncio.gather(
+                *(
+                    self.purse.reserve(job, given(call_id, offers), [SCOPES[name] for name in scopes])
+                    for (job, call_id), (_, scopes, offers) in zip(calls, asked, strict=True)
+                )
+            )
+
+        answers = self.do(all_of_them())
+        # claims are kept by worker, so those of one worker go before those of the next
+        order = sorted(range(len(calls)), key=lambda k: [job.worker for job, _ in calls].index(calls[k][0].worker))
+        for k in order:
+            (job, call_id), (_, scopes, offers) = calls[k], asked[k]
+            if self.is_current(job):
+                self._decided(job, call_id, offers, scopes, answers[k])
+            else:
+                assert answers[k] == Lost()
 
     @precondition(lambda self: self.calls)
     @rule(n=pick)
@@ -146,11 +166,22 @@ class Spenders(RuleBasedStateMachine):
         call = self.calls[n % len(self.calls)]
         if not call.settled:
             call.wrong = call.offers[call.taken] * share // 100
-        settled = self.do(self.purse.settle(call.job, [Settlement(call.call_id, Amount(call.wrong, 0), b"{}")]))
-        assert settled == self.is_current(call.job)
-        if settled and self.world.held.pop(call.call_id, None) is not None:
-            call.settled = True
-            self._count(call, call.wrong)
+        self._told(call, self.do(self.purse.settle(call.job, [self._settlement(call)])))
+
+    @precondition(lambda self: self.calls)
+    @rule(ns=st.lists(pick, min_size=2, max_size=3), share=st.integers(0, 100))
+    def settle_together(self, ns: list[int], share: int) -> None:
+        """In one script, the same call twice perhaps."""
+        calls = [self.calls[n % len(self.calls)] for n in ns]
+        for call in calls:
+            if not call.settled:
+                call.wrong = call.offers[call.taken] * share // 100
+
+        async def all_of_them() -> list[bool]:
+            return await asyncio.gather(*(self.purse.settle(call.job, [self._settlement(call)]) for call in calls))
+
+        for call, settled in zip(calls, self.do(all_of_them()), strict=True):
+            self._told(call, settled)
 
     @precondition(lambda self: self.calls)
     @rule(n=pick, share=st.integers(0, 100))
@@ -198,12 +229,34 @@ class Spenders(RuleBasedStateMachine):
             assert most is None or found["usd"] + found["usd_held"] <= most
 
     def _reserve(self, job: Claimed, call_id: str, offers: list[int], scopes: list[str]) -> object:
-        given = [Offer(a_row(call_id), Amount(amount, 0)) for amount in offers]
-        return self.do(self.purse.reserve(job, given, [SCOPES[name] for name in scopes]))
+        return self.do(self.purse.reserve(job, given(call_id, offers), [SCOPES[name] for name in scopes]))
+
+    def _decided(self, job: Claimed, call_id: str, offers: list[int], scopes: list[str], answer: object) -> None:
+        fits = [index for index, amount in enumerate(offers) if all(self.world.free(s, amount) for s in scopes)]
+        if fits:
+            assert answer == Held(fits[0])
+            self.calls.append(Call(job, call_id, offers, scopes, fits[0]))
+            self.world.held[call_id] = dict.fromkeys(scopes, offers[fits[0]])
+        else:
+            small = next(name for name in scopes if not self.world.free(name, offers[-1]))
+            assert answer == Blocked(SCOPES[small])
+
+    def _settlement(self, call: Call) -> Settlement:
+        return Settlement(call.call_id, Amount(call.wrong, 0), b"{}")
+
+    def _told(self, call: Call, settled: bool) -> None:
+        assert settled == self.is_current(call.job)
+        if settled and self.world.held.pop(call.call_id, None) is not None:
+            call.settled = True
+            self._count(call, call.wrong)
 
     def _count(self, call: Call, cost: int) -> None:
         for name in call.scopes:
             self.world.used[name] += cost
+
+
+def given(call_id: str, offers: list[int]) -> list[Offer]:
+    return [Offer(a_row(call_id), Amount(amount, 0)) for amount in offers]
 
 
 @pytest.fixture
@@ -217,6 +270,6 @@ def test_counters_are_the_ledgers_sums_whatever_happens(spenders: type[Spenders]
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
         spenders,
         settings=settings(
-            max_examples=30, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=30, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
         ),
     )

@@ -1,9 +1,12 @@
 """The two scripts by themselves: all scopes or none, once each, and by nobody who has lost the job."""
 
+import asyncio
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 import pytest
+from redis.exceptions import ResponseError
 
 from shared import keys
 from shared.budgets import DeploymentBudgets, Scope, scopes_of
@@ -180,3 +183,72 @@ async def test_a_month_that_turns_during_a_call_changes_nothing(bench: Bench) ->
     }
     expiry = await bench.redis.expiretime(keys.spent("month", TENANT, "209710"))
     assert expiry == after.timestamp() + 3 * 86_400
+
+
+async def scripts_run(bench: Bench) -> int:
+    stats: Any = await bench.redis.info("commandstats")
+    return sum(stat["calls"] for name, stat in stats.items() if name in {"cmdstat_eval", "cmdstat_evalsha"})
+
+
+async def test_calls_of_one_moment_share_a_script_and_each_has_its_own_answer(bench: Bench) -> None:
+    await bench.join("w")
+    jobs = [await bench.accept(f"c{n}") for n in range(5)]
+    taken = {job.id: job for job in await bench.claim("w", 5)}
+    first, second, unknown, wide, lost = (taken[job_id] for job_id in jobs)
+    purse, tenant = Purse(bench.commands, QUEUE), scope("tenant", 10)
+    mine = [Scope("conversation", keys.spent("conv", TENANT, f"c{n}"), None, 100) for n in range(5)]
+    await purse.reserve(first, [offer(0)], [tenant], seed=NOTHING)  # the scripts are known to the server
+    await purse.settle(first, [Settlement("none", NOTHING)])
+    ran = await scripts_run(bench)
+    offers = [offer(n) for n in (6, 5, 1, 4, 1)]
+    fenced = msgspec.structs.replace(lost, claim="1")
+    answers = await asyncio.gather(
+        purse.reserve(first, [offers[0]], [mine[0], tenant], seed=NOTHING),
+        purse.reserve(second, [offers[1]], [mine[1], tenant], seed=Amount(7, 0)),
+        purse.reserve(unknown, [offers[2]], [mine[2], tenant]),
+        purse.reserve(wide, [offers[3]], [mine[3], tenant], seed=Amount(8, 1)),
+        purse.reserve(fenced, [offers[4]], [mine[4], tenant], seed=NOTHING),
+    )
+    assert answers == [Held(0), Blocked(tenant), Unseeded(mine[2]), Held(0), Lost()]
+    assert await scripts_run(bench) == ran + 1
+    assert await counter(bench, "tenant") == (0, 10, 0, 3)
+    assert await counter(bench, f"conv:{TENANT}:c3") == (8, 4, 1, 1)
+    assert not any([await bench.redis.exists(keys.calls(job.id)) for job in (second, unknown, lost)])
+
+    ran = await scripts_run(bench)
+    settled = await asyncio.gather(
+        purse.settle(first, [Settlement(offers[0].row.call_id, Amount(2, 2), b"{}")]),
+        purse.settle(fenced, [Settlement(offers[4].row.call_id, Amount(9, 9), b"{}")]),
+        purse.settle(wide, [Settlement(offers[3].row.call_id, Amount(3, 0), b"{}")]),
+    )
+    assert settled == [True, False, True]
+    assert await scripts_run(bench) == ran + 1
+    assert await counter(bench, "tenant") == (5, 0, 2, 1)
+    assert await counter(bench, f"conv:{TENANT}:c3") == (11, 0, 1, 0)
+
+
+async def test_a_call_that_breaks_the_script_takes_nobody_with_it(bench: Bench) -> None:
+    """Nothing was held when it broke, so the others ask again by themselves."""
+    await bench.join("w")
+    for n in range(3):
+        await bench.accept(f"c{n}")
+    jobs, purse = await bench.claim("w", 3), Purse(bench.commands, QUEUE)
+    await bench.redis.set(keys.calls(jobs[1].id), "no hash")
+    offers = [offer(2) for _ in jobs]
+    answers = await asyncio.gather(
+        *(purse.reserve(job, [one], [scope("a")]) for job, one in zip(jobs, offers, strict=True)),
+        return_exceptions=True,
+    )
+    assert (answers[0], answers[2]) == (Held(0), Held(0))
+    assert isinstance(answers[1], ResponseError)
+    assert await counter(bench, "a") == (0, 4, 0, 2)
+    settled = await asyncio.gather(
+        *(
+            purse.settle(job, [Settlement(one.row.call_id, Amount(1, 1), b"{}")])
+            for job, one in zip(jobs, offers, strict=True)
+        ),
+        return_exceptions=True,
+    )
+    assert (settled[0], settled[2]) == (True, True)
+    assert isinstance(settled[1], ResponseError)
+    assert await counter(bench, "a") == (2, 0, 2, 0)

@@ -1,9 +1,18 @@
 """What a turn costs the server, in commands: the figure that moves least, and that a careless script doubles."""
 
-from tests.queue.harness import Bench
+import asyncio
+
+from shared import keys
+from shared.budgets import DeploymentBudgets, scopes_of
+from shared.tenants import Budgets
+from tests.ledger.rows import a_row
+from tests.queue.harness import QUEUE, TENANT, Bench
+from workers.ledger.book import Amount
+from workers.ledger.purse import MOST_TOGETHER, Held, Offer, Purse, Settlement
 from workers.queue.scripts import Finish
 
 JOBS = 60
+AT_MS = 4_000_000_000_000
 
 
 async def commands(bench: Bench) -> int:
@@ -24,6 +33,42 @@ async def test_a_turn_in_a_batch_costs_the_server_twelve_commands_at_most(bench:
     verdicts, _ = await bench.scripts().finish("w", ends, 0)
     assert verdicts == [True] * JOBS
     assert (await commands(bench) - before) / JOBS <= 12
+
+
+async def test_the_money_of_a_turn_in_a_batch_costs_the_server_twelve_commands_at_most(bench: Bench) -> None:
+    """By itself it costs 31: five counters are read and written twice, of which four are everybody's here."""
+    await bench.join("w")
+    for n in range(MOST_TOGETHER):
+        await bench.accept(f"c{n}")
+    jobs, purse, most = await bench.claim("w", MOST_TOGETHER), Purse(bench.commands, QUEUE), Amount(2, 2)
+    calls = [(job, a_row()) for job in jobs]
+    scopes = [
+        scopes_of(Budgets(), DeploymentBudgets(), tenant=TENANT, user_id=None, conversation_id=f"c{n}", at_ms=AT_MS)
+        for n in range(len(jobs))
+    ]
+    await bench.redis.hset(keys.MONEY, "epoch", "1")  # type: ignore[misc]  # redis-py types both worlds at once
+    before = await commands(bench)
+    answers = await asyncio.gather(
+        *(
+            purse.reserve(job, [Offer(row, most)], mine, seed=Amount(0, 0))
+            for (job, row), mine in zip(calls, scopes, strict=True)
+        )
+    )
+    assert answers == [Held(0)] * len(jobs)
+    settled = await asyncio.gather(
+        *(purse.settle(job, [Settlement(row.call_id, Amount(1, 1), b"{}")]) for job, row in calls)
+    )
+    assert settled == [True] * len(jobs)
+    assert (await commands(bench) - before) / len(jobs) <= 12
+
+
+async def test_what_a_turn_said_takes_less_than_a_kilobyte(bench: Bench) -> None:
+    """Of its own: a stream of one entry is given a node of four by a server at its defaults."""
+    await bench.accept()
+    await bench.join("w")
+    (job,) = await bench.claim("w")
+    await bench.scripts().emit("w", [(job.id, job.claim, "message.delta", '{"delta":"It was sent on Monday."}')])
+    assert await bench.redis.memory_usage(keys.events(job.id)) < 1_000
 
 
 async def test_a_turn_that_said_nothing_leaves_no_stream_and_its_events_are_told_all_the_same(bench: Bench) -> None:

@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import asyncpg
+import msgspec
 import pytest
 
 from shared.db import Pool, Row, jsonb
 from shared.errors import Conflict, Unavailable
 from sql import queries
 from tests.sql.conftest import Commit
-from tests.sql.shapes import CREATED_US, a_call, a_turn
+from tests.sql.shapes import CREATED_US, a_call, a_failed_call, a_turn
 
 TENANT, OTHER = "alpha", "beta"
 PLAIN: Sequence[dict[str, Any]] = (
@@ -164,8 +165,57 @@ async def test_contexts_asked_for_together_are_those_asked_for_one_by_one(app: P
         (OTHER, a_turn()["job_id"], 1, "c2", 10),
         (TENANT, a_turn()["job_id"], 1, "c2", 0),
     ]
-    rows = await app.fetch(queries["turn_contexts"], *map(list, zip(*asked, strict=True)))
-    together = [tuple(row)[1:] for row in sorted(rows, key=lambda row: row["place"])]
-    assert together == [tuple(await app.fetchrow(queries["turn_context"], *one) or ()) for one in asked]
+    together = await contexts(app, *(dict(zip(ASKS, one, strict=True)) for one in asked))
+    assert [row[:-1] for row in together] == [
+        tuple(await app.fetchrow(queries["turn_context"], *one) or ()) for one in asked
+    ]
+    assert {row[-1] for row in together} == {None}, "nobody asked what is remembered"
     assert together[0][0] is not None
     assert [row[1] for row in together] == ["user-1", "ada", None, "ada"]
+
+
+async def test_what_is_remembered_comes_with_contexts_asked_for_together(app: Pool, ops: Pool, commit: Commit) -> None:
+    """Of conversations with a summary and without, of nobody's and somebody's, and never of another tenant's."""
+    said = "where is my parcel"
+    for tenant, conversation, user in ((TENANT, "c1", None), (TENANT, "c2", "ada"), (OTHER, "c1", "eve")):
+        await commit(tenant, plain(conversation_id=conversation, user_id=user, message=f"{tenant} {conversation}"))
+        await ops.fetch(
+            "INSERT INTO conversation_summaries (tenant_id, conversation_id, upto_seq, body, prompt_version, model)"
+            " VALUES ($1, $2, 1, $1 || $2, 1, 'm')",
+            *(tenant, conversation),
+        )
+    await ops.fetch('UPDATE users SET profile = \'{"name": {"value": "Ada"}}\' WHERE user_id = \'ada\'')
+    places = ((TENANT, "c1"), (TENANT, "c2"), (TENANT, "new"), (OTHER, "c1"), (OTHER, "c2"))
+    asked = [(tenant, a_turn()["job_id"], 1, conversation, 10) for tenant, conversation in places]
+    together = await contexts(app, *(dict(zip(ASKS, one, strict=True), said=said) for one in asked))
+    one_by_one = [
+        tuple(await app.fetchrow(queries["turn_context_memory"], *one, None, said, None, None, 1_500, 20) or ())
+        for one in asked
+    ]
+    assert together == one_by_one
+    summaries = [msgspec.json.decode(row[-1])["summary"] for row in together]
+    assert summaries == ["alphac1", "alphac2", None, "betac1", None]
+    assert [msgspec.json.decode(row[-1])["profile"] for row in together].count({}) == len(together) - 1
+
+
+async def test_what_a_conversation_without_a_row_has_cost_is_known_to_all(app: Pool) -> None:
+    """An attempt that failed was paid for before its conversation was begun."""
+    turns = [a_turn(conversation_id=f"c{n}") for n in range(3)]
+    for turn in turns[:2]:
+        await app.fetch(queries["end_attempt"], TENANT, jsonb([a_failed_call(turn) for _ in range(2)]))
+    rows = await contexts(
+        app, *(dict(zip(ASKS, (TENANT, a_turn()["job_id"], 1, f"c{n}", 10), strict=True)) for n in range(3))
+    )
+    spent = [(row[5], row[6]) for row in rows]
+    sums = [tuple(await app.fetchrow(queries["conversation_spent"], TENANT, f"c{n}") or ()) for n in range(3)]
+    assert spent == sums
+    assert spent[0] == spent[1] != (0, 0) == spent[2]
+
+
+ASKS = ("tenant", "job", "run", "conversation", "history")
+
+
+async def contexts(app: Pool, *asked: dict[str, Any]) -> list[tuple[Any, ...]]:
+    """Without their places."""
+    rows = await app.fetch(queries["turn_contexts"], jsonb(asked), 1_500, 20)
+    return [tuple(row)[1:] for row in sorted(rows, key=lambda row: row["place"])]

@@ -127,6 +127,11 @@ def _argument(place: int, kind: str, jobs: dict[str, str]) -> Any:
     }[kind]
 
 
+def _asked(jobs: dict[str, str]) -> dict[str, Any]:
+    conversation = {"job": jobs["alpha_done"], "run": 1, "conversation": CONVERSATION, "history": 10}
+    return {"tenant": NEIGHBOUR, **conversation, "said": MARK}
+
+
 EXACT: dict[str, Any] = {
     "commit_turn": lambda jobs: [
         NEIGHBOUR,
@@ -136,7 +141,7 @@ EXACT: dict[str, Any] = {
         [NEIGHBOUR],
         [json.dumps([a_turn(job_id=jobs["alpha_done"]) | {"tenant": VICTIM, "tenant_id": VICTIM}])],
     ],
-    "turn_contexts": lambda jobs: [[NEIGHBOUR], [jobs["alpha_done"]], [1], [CONVERSATION], [10]],
+    "turn_contexts": lambda jobs: [json.dumps([_asked(jobs)]), 1_500, 20],
     "end_job": lambda jobs: [NEIGHBOUR, json.dumps(a_turn(**DEAD) | {"job_id": jobs["alpha_dead"]})],
     "end_attempt": lambda jobs: [
         NEIGHBOUR,

@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
@@ -24,9 +24,9 @@ from shared.tenants import TenantSettings, read_settings
 from shared.wire import Asked, TurnPayload
 from sql import queries
 from workers.erasure.subjects import Subjects
+from workers.joined import Joined
 from workers.ledger.book import Amount, LedgerRow
 from workers.queue.scripts import Claimed
-from workers.turn.joined import Joined
 from workers.turn.taken_in import TakenInEnd
 from workers.turn.work import AttemptError
 
@@ -115,8 +115,22 @@ class _Ended(NamedTuple):
     end: TurnEnd
 
 
-_Asks: TypeAlias = tuple[str, str, int, str, int]
-"""Tenant, job, run, conversation, messages of history: the arguments of `turn_context`."""
+class _Asks(msgspec.Struct, frozen=True):
+    """What `turn_context` is asked; the names are those of `contexts_together`."""
+
+    tenant: str
+    job: str
+    run: int
+    conversation: str
+    history: int
+    """Messages of it."""
+    said: str | None = None
+    """What to remember for; None: for nothing."""
+
+    @property
+    def head(self) -> tuple[str, str, int, str, int]:
+        return self.tenant, self.job, self.run, self.conversation, self.history
+
 
 MOST_TOGETHER = 32
 """Turns in one statement: more would save little more, and the first of them waits for the last."""
@@ -134,21 +148,26 @@ class TurnStore:
         self, payload: TurnPayload, job: Claimed, history: int, give_up: Callable[[], bool]
     ) -> LoadedContext:
         """A claim that is not the job's first takes it over: from here on no earlier one can end it."""
-        asks = (payload.tenant, payload.job_id, job.run, payload.conversation_id, history)
+        asks = _Asks(payload.tenant, payload.job_id, job.run, payload.conversation_id, history)
         if job.first:
             with tracing.span("db.query", "turn_context"):
                 row = await persist(lambda: self._contexts(asks), give_up)
         else:
             with tracing.span("db.query", "turn_takeover"):
-                row = await persist(lambda: self._row("turn_takeover", *asks, int(job.claim)), give_up)
+                row = await persist(lambda: self._row("turn_takeover", *asks.head, int(job.claim)), give_up)
         return _loaded(row)
 
     async def load_remembering(self, payload: TurnPayload, job: Claimed, history: int, sought: Sought) -> LoadedContext:
-        """`load` for a job's first claim, with what is remembered. Tried once. Raises Unavailable."""
-        head = (payload.tenant, payload.job_id, job.run, payload.conversation_id, history)
+        """`load` for a job's first claim, with what is remembered. Tried once. Raises Unavailable.
+
+        Nothing is searched for somebody unknown, so such turns share a statement. A search may take tens of
+        milliseconds: nobody waits for another's.
+        """
+        asks = _Asks(payload.tenant, payload.job_id, job.run, payload.conversation_id, history, sought.text)
         with tracing.span("db.query", "turn_context_memory"):
-            query = queries["turn_context_memory"]
-            return _loaded(await self._pool.fetchrow(query, *head, sought.user_id, *sought.args))
+            if sought.user_id is None:
+                return _loaded(await self._contexts(asks))
+            return _loaded(await self._row("turn_context_memory", *asks.head, sought.user_id, *sought.args))
 
     async def memory(self, payload: TurnPayload, history: int, sought: Sought) -> str:
         """What is remembered (JSON). Tried once. Raises Unavailable."""
@@ -215,10 +234,11 @@ class TurnStore:
         return row
 
     async def _load_one(self, asks: _Asks) -> Row:
-        return await self._row("turn_context", *asks)
+        (row,) = await self._load_all([asks])
+        return row
 
     async def _load_all(self, asked: Sequence[_Asks]) -> list[Row]:
-        rows = await self._pool.fetch(queries["turn_contexts"], *map(list, zip(*asked, strict=True)))
+        rows = await self._pool.fetch(queries["turn_contexts"], jsonb(asked), RECALL_TOKENS, RECALL_HITS)
         return sorted(rows, key=lambda row: row["place"])
 
     async def _end_one(self, query: str, ended: _Ended) -> str | None:

@@ -55,15 +55,12 @@ IN_TIME: dict[str, Edit] = {
         "local _ = (redis.call('ZRANGEBYSCORE', queue, '(' .. int(now_ms)",
     ),
     "finish ends an attempt twice": ("mine[id] = nil", "mine[id] = mine[id]"),
-    "emit does not compare claims": ("redis.call('HGET', held, id) == ARGV[i + 1]", "true"),
+    "emit does not compare claims": ("if claims[n] == ARGV[at + 1] then", "if true then"),
     "reserve does not compare claims": (
-        "if redis.call('HGET', KEYS[1] .. ':held:' .. ARGV[1], ARGV[2]) ~= ARGV[3] then return { 'LOST' } end",
+        "if claimed ~= ARGV[at + 1] then return { 'LOST' } end",
         "",
     ),
-    "settle does not compare claims": (
-        "if redis.call('HGET', KEYS[1] .. ':held:' .. ARGV[1], ARGV[2]) ~= ARGV[3] then return 'LOST' end",
-        "",
-    ),
+    "settle does not compare claims": ("local ours = claims[n] == ARGV[at + 1]", "local ours = true"),
     "a call is reserved twice": ("if known[2] then return { 'HELD', cjson.decode(known[2]).of, 0 } end", ""),
     "a late reservation stands": ("if known[1] then return { 'LOST' } end", ""),
     "a worker without a lease may claim": ("return deadline and tonumber(deadline) > clock()", "return true"),

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from workers.turn import joined
-from workers.turn.joined import Joined
+from workers import joined
+from workers.joined import Joined
 
 
 class Server:

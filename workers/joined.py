@@ -1,8 +1,10 @@
-"""What many turns ask of Postgres at the same moment, asked in one statement: beginning one is most of what it costs.
+"""What many turns ask of a server at the same moment, asked together: beginning is most of what one statement, or one
+script, costs.
 
 Questions of one tick go together. While a statement is under way the next ones gather, for `PATIENCE_S` at most: the
 busier the process, the more of them share a statement, and an idle one waits for nobody. A statement for several that
-fails says nothing about any one of them, so each is asked again by itself.
+fails says nothing about any one of them, so each is asked again by itself. Called by `workers.turn.store` (Postgres)
+and `workers.ledger.purse` (Redis).
 """
 
 import asyncio
@@ -105,6 +107,8 @@ class Joined(Generic[Question, Answer]):
                 asked.answer.cancel()  # those without an answer: we were stopped
 
     async def _ask_alone(self, asked: _Asked[Question, Answer]) -> None:
+        if asked.answer.done():  # its caller went away meanwhile
+            return
         try:
             answer = await self._alone(asked.question)
         except Exception as error:  # noqa: BLE001 - its caller's to judge
