@@ -11,11 +11,11 @@ from itertools import dropwhile
 from typing import Any, Final
 
 import anthropic
-import httpx2
 import msgspec
 
 from agents.api import Completion, Finish, Headroom, Prompt
 from workers.models import errors, headroom, sse, usage
+from workers.models.endpoint import Endpoint, Incoming
 from workers.models.http import absolute, end_user, open_client
 
 PROVIDER: Final = "anthropic"
@@ -110,15 +110,14 @@ class AnthropicModel:
     provider: str = PROVIDER
 
     def __init__(self, *, api_key: str, base_url: str | None = None, idle_timeout_s: float = 30.0) -> None:
+        http_client = open_client(idle_timeout_s)
         self._client = anthropic.AsyncAnthropic(
-            api_key=api_key,
-            base_url=base_url or OFFICIAL_URL,
-            max_retries=0,
-            http_client=open_client(idle_timeout_s),
+            api_key=api_key, base_url=base_url or OFFICIAL_URL, max_retries=0, http_client=http_client
         )
-        self._url = absolute(self._client.base_url, "v1/messages")
         # spelt out, as the SDK copies its defaults deeply for every call
-        self._options: Any = {"headers": {}, "max_retries": 0}
+        options = {"headers": {}, "max_retries": 0}
+        url = absolute(self._client.base_url, "v1/messages")
+        self._endpoint = Endpoint(self._client, http_client, url, options)
 
     async def stream(
         self, prompt: Prompt, *, model: str, timeout_s: float, user: str | None = None
@@ -141,11 +140,9 @@ class AnthropicModel:
     async def aclose(self) -> None:
         await self._client.close()
 
-    async def _send(self, body: dict[str, Any], reply: _Reply) -> httpx2.Response:
-        response = await self._client.post(
-            self._url, content=msgspec.json.encode(body), cast_to=httpx2.Response, stream=True, options=self._options
-        )
-        reply.request_id = errors.request_id(response)
+    async def _send(self, body: dict[str, Any], reply: _Reply) -> Incoming:
+        response = await self._endpoint.post(msgspec.json.encode(body))
+        reply.request_id = errors.request_id(response.headers)
         reply.headroom = headroom.of_anthropic(response.headers)
         return response
 

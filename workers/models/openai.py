@@ -9,12 +9,12 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any, Final
 
-import httpx2
 import msgspec
 import openai
 
 from agents.api import Completion, Finish, Headroom, Prompt
 from workers.models import errors, headroom, sse, usage
+from workers.models.endpoint import Endpoint, Incoming
 from workers.models.http import absolute, end_user, open_client
 
 PROVIDER: Final = "openai"
@@ -97,17 +97,16 @@ class OpenAIModel:
     provider: str = PROVIDER
 
     def __init__(self, *, api_key: str, base_url: str | None = None, idle_timeout_s: float = 30.0) -> None:
+        http_client = open_client(idle_timeout_s)
         self._client = openai.AsyncOpenAI(
-            api_key=api_key,
-            base_url=base_url or OFFICIAL_URL,
-            max_retries=0,
-            http_client=open_client(idle_timeout_s),
+            api_key=api_key, base_url=base_url or OFFICIAL_URL, max_retries=0, http_client=http_client
         )
         self._official = self._client.base_url.host == "api.openai.com"
-        self._url = absolute(self._client.base_url, "chat/completions")
         self._limit_names: dict[str, str] = {}
         # spelt out, as the SDK copies its defaults deeply for every call
-        self._options: Any = {"headers": {}, "max_retries": 0, "timeout": self._client.timeout}
+        options = {"headers": {}, "max_retries": 0, "timeout": self._client.timeout}
+        url = absolute(self._client.base_url, "chat/completions")
+        self._endpoint = Endpoint(self._client, http_client, url, options)
 
     async def stream(
         self, prompt: Prompt, *, model: str, timeout_s: float, user: str | None = None
@@ -152,23 +151,18 @@ class OpenAIModel:
         """OpenAI's newer models refuse `max_tokens`; elsewhere it is the name every server knows and obeys."""
         return self._limit_names.get(model) or ("max_completion_tokens" if self._official else "max_tokens")
 
-    async def _send(self, body: dict[str, Any], reply: _Reply) -> httpx2.Response:
+    async def _send(self, body: dict[str, Any], reply: _Reply) -> Incoming:
         """A server that refuses the name of the limit (a proxy to newer models, say) is asked again with the other."""
         name = self._limit_name(body["model"])
         try:
-            response = await self._post(body)
+            response = await self._endpoint.post(msgspec.json.encode(body))
         except openai.BadRequestError as error:
             if name not in (error.param or error.message):
                 raise
             other = _OTHER_LIMIT[name]
             body[other] = body.pop(name)
-            response = await self._post(body)
+            response = await self._endpoint.post(msgspec.json.encode(body))
             self._limit_names[body["model"]] = other
-        reply.request_id = errors.request_id(response)
+        reply.request_id = errors.request_id(response.headers)
         reply.headroom = headroom.of_openai(response.headers)
         return response
-
-    async def _post(self, body: dict[str, Any]) -> httpx2.Response:
-        return await self._client.post(
-            self._url, content=msgspec.json.encode(body), cast_to=httpx2.Response, stream=True, options=self._options
-        )

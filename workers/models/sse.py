@@ -12,6 +12,8 @@ from typing import Any, cast
 
 import httpx2
 
+from workers.models.endpoint import Incoming
+
 _MAX_EVENT_BYTES = 4 * 1024 * 1024
 _DRAIN_S = 0.2
 """How long to wait for the end of a body after its last event, so that the connection can be used again."""
@@ -45,7 +47,7 @@ class Decoder:
                 self._data.clear()
 
 
-async def read(request: Awaitable[httpx2.Response], *, timeout_s: float) -> AsyncGenerator[bytes, None]:
+async def read(request: Awaitable[Incoming], *, timeout_s: float) -> AsyncGenerator[bytes, None]:
     """Send `request` and yield the data of each event. Raises TimeoutError when the whole takes longer.
 
     The time between two events that the consumer spends counts too, but is never interrupted. Closing this iterator
