@@ -6,7 +6,6 @@ prompt is marked for the provider's cache: it is the part that all conversations
 """
 
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from itertools import dropwhile
 from typing import Any, Final
 
@@ -66,8 +65,11 @@ class _Reply:
         self._stop_reason: str | None = None
         self._usage: dict[str, Any] = {}
 
-    def add(self, event: _Event) -> str:
+    def add(self, data: bytes) -> str:
         """The text this event adds; empty for most others. Raises UpstreamError for an error inside the stream."""
+        return "" if self.complete else self._add(_decode_event(data))
+
+    def _add(self, event: _Event) -> str:
         match event.type:
             case "content_block_delta" | "content_block_start":
                 return self._add_text(event.delta or event.content_block)
@@ -126,12 +128,15 @@ class AnthropicModel:
         reply = _Reply(model)
         try:
             request = self._send(_body(prompt, model, user), reply)
-            async with aclosing(sse.read(request, timeout_s=timeout_s)) as events:
-                async for data in events:
-                    if text := reply.add(_decode_event(data)):
+            async with sse.Events(request, timeout_s=timeout_s) as events:
+                async for datas in events:
+                    text, fault = sse.said(datas, reply.add)
+                    if text:
                         yield text
+                    if fault is not None:
+                        raise fault
                     if reply.complete:
-                        await sse.drain(events)
+                        await events.drain()
                         break
         except errors.READING_FAILED as error:
             raise errors.translate(error, PROVIDER) from error

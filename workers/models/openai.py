@@ -6,7 +6,6 @@ completions rather than responses: compatible servers have it, and nothing of ou
 """
 
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from typing import Any, Final
 
 import msgspec
@@ -56,13 +55,19 @@ class _Reply:
         self.model = model
         self.request_id: str | None = None
         self.headroom: Headroom | None = None
+        self.complete = False
         self._texts: list[str] = []
         self._refusals: list[str] = []
         self._finish_reason: str | None = None
         self._usage: dict[str, Any] = {}
 
-    def add(self, chunk: _Chunk) -> str:
-        """The text this chunk adds; empty for most others. Raises UpstreamError for an error inside the stream."""
+    def add(self, data: bytes) -> str:
+        """The text this event adds; empty for most others. Raises UpstreamError for an error inside the stream."""
+        if data == b"[DONE]":
+            self.complete = True
+        return "" if self.complete else self._add(_decode_chunk(data))
+
+    def _add(self, chunk: _Chunk) -> str:
         if chunk.error:
             raise errors.of_stream(PROVIDER, chunk.error, self.request_id)
         self.model = chunk.model or self.model
@@ -115,13 +120,16 @@ class OpenAIModel:
         reply = _Reply(model)
         try:
             request = self._send(self._body(prompt, model, user), reply)
-            async with aclosing(sse.read(request, timeout_s=timeout_s)) as events:
-                async for data in events:
-                    if data == b"[DONE]":
-                        await sse.drain(events)
-                        break
-                    if text := reply.add(_decode_chunk(data)):
+            async with sse.Events(request, timeout_s=timeout_s) as events:
+                async for datas in events:
+                    text, fault = sse.said(datas, reply.add)
+                    if text:
                         yield text
+                    if fault is not None:
+                        raise fault
+                    if reply.complete:
+                        await events.drain()
+                        break
         except errors.READING_FAILED as error:
             raise errors.translate(error, PROVIDER) from error
         yield reply.completion(prompt, model)
