@@ -77,7 +77,8 @@ _log = structlog.get_logger(__name__)
 
 
 def wide(event: str, **fields: Any) -> None:
-    """The one line of a request: as `log.info(event, **fields)` writes it, for a fraction of the price."""
+    """The one line of a request or a job: as `log.info(event, **fields)` writes it, for a fraction of the price. What
+    `structlog.contextvars` holds is not on it: a job's own line names its ids itself."""
     if not _straight:
         _log.info(event, **fields)
         return

@@ -108,6 +108,8 @@ class Scripted:
     answers: list[list[bytes]] = field(default_factory=list)
     requests: list[bytes] = field(default_factory=list)
     connections: int = 0
+    ended: int = 0
+    """Of these connections."""
     close_after: bool = True
     """Whether the connection is closed after an answer."""
 
@@ -124,6 +126,7 @@ class Scripted:
         except ConnectionError:
             pass  # the client went away, as some tests want it to
         finally:
+            self.ended += 1
             writer.close()
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.models.conftest import Scripted, events
-from workers.models.sse import Decoder, StreamTooLarge, read
+from workers.models.sse import Decoder, Events, StreamTooLarge, said
 
 END = st.sampled_from([b"\n", b"\r\n", b"\r"])
 
@@ -64,10 +64,9 @@ async def test_closing_the_reader_closes_the_response_before_it_returns(scripted
         async def answered() -> httpx2.Response:
             return response
 
-        reader = read(answered(), timeout_s=60)
-        assert await anext(reader) == b"1"
-        assert not response.is_closed
-        await reader.aclose()
+        async with Events(answered(), timeout_s=60) as arriving:
+            assert (await anext(arriving))[0] == b"1"
+            assert not response.is_closed
         assert response.is_closed
 
 
@@ -83,10 +82,10 @@ async def stalling(*pieces: bytes) -> httpx2.Response:
 
 
 async def test_the_deadline_ends_a_wait_that_takes_too_long() -> None:
-    reader = read(stalling(b"data: 1\n\n"), timeout_s=0.5)
-    assert await anext(reader) == b"1"
+    arriving = Events(stalling(b"data: 1\n\n"), timeout_s=0.5)
+    assert await anext(arriving) == [b"1"]
     with pytest.raises(TimeoutError):
-        await anext(reader)
+        await anext(arriving)
     task = asyncio.current_task()
     assert task is not None
     assert task.cancelling() == 0, "the task goes on as if nothing had been"
@@ -94,19 +93,35 @@ async def test_the_deadline_ends_a_wait_that_takes_too_long() -> None:
 
 async def test_the_deadline_lets_its_consumer_alone() -> None:
     """It passes while the consumer is at work, and is noticed at the next wait."""
-    reader = read(stalling(b"data: 1\n\n"), timeout_s=0.5)
-    assert await anext(reader) == b"1"
+    arriving = Events(stalling(b"data: 1\n\n"), timeout_s=0.5)
+    assert await anext(arriving) == [b"1"]
     passed = asyncio.Event()
     asyncio.get_running_loop().call_later(0.6, passed.set)
     await passed.wait()
     with pytest.raises(TimeoutError):
-        await anext(reader)
+        await anext(arriving)
 
 
 async def test_a_cancellation_from_outside_is_no_time_out() -> None:
-    reader = read(stalling(), timeout_s=30)
-    waiting = asyncio.ensure_future(anext(reader))
+    arriving = Events(stalling(), timeout_s=30)
+    waiting = asyncio.ensure_future(anext(arriving))
     await asyncio.sleep(0)
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
+
+
+async def test_events_that_arrive_together_come_together() -> None:
+    arriving = Events(stalling(b"data: 1\n\ndata: 2\n\nda", b"ta: 3\n\n"), timeout_s=30)
+    assert [await anext(arriving), await anext(arriving)] == [[b"1", b"2"], [b"3"]]
+
+
+def test_text_before_a_fault_is_told_with_it() -> None:
+    def add(data: bytes) -> str:
+        if data == b"bad":
+            raise ValueError("bad")
+        return data.decode()
+
+    text, fault = said([b"a", b"b", b"bad", b"c"], add)
+    assert (text, str(fault)) == ("ab", "bad")
+    assert said([b"a", b"b"], add) == ("ab", None)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from agents.api import Completion, Message, Prompt
+from shared.errors import UpstreamUnavailable
 from tests.conftest import Eventually
 from tests.models.conftest import KEY, PROMPT, MakeProvider, Provider, Scripted, answer, events
 from workers.ledger import tokens
@@ -158,6 +159,27 @@ COMPLETE = {
         '{"type":"message_stop"}',
     ),
 }
+
+
+async def test_text_is_shown_though_what_arrives_with_it_is_broken(
+    make_provider: MakeProvider, kind: str, scripted: Scripted
+) -> None:
+    """Whether any was shown decides if another model may be asked, and what a lost call is taken to have cost."""
+    [whole] = COMPLETE[kind]
+    body = whole.partition(b"\r\n\r\n")[2]
+    before, hi, after = body.partition(b"Hi")
+    scripted.answers = [answer(before + hi + after.split(b"\n\n")[0] + b"\n\ndata: {broken\n\n")]
+    provider = make_provider(kind, scripted.url)
+    pieces: list[str | Completion] = []
+
+    async def ask() -> None:
+        async with aclosing(provider.adapter.stream(PROMPT, model=provider.name, timeout_s=10)) as stream:
+            async for piece in stream:
+                pieces.append(piece)
+
+    with pytest.raises(UpstreamUnavailable):
+        await ask()
+    assert pieces == ["Hi"]
 
 
 async def test_an_explicit_zero_is_an_account(make_provider: MakeProvider, kind: str, scripted: Scripted) -> None:

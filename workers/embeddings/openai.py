@@ -95,7 +95,7 @@ class OpenAIEmbedder:
         counted = [self.count(text) for text in texts]
         used = shares(total, counted) if isinstance(total, int) and total >= 0 else counted
         raw = answer.usage if used is not counted else {**answer.usage, "estimated": True}
-        return Embedded(vectors, used, answer.model or self.model, errors.request_id(response), raw)
+        return Embedded(vectors, used, answer.model or self.model, errors.request_id(response.headers), raw)
 
     async def prepare(self) -> None:
         """The tokenizer is loaded at the process's start; a connection is made by the first call."""

@@ -6,16 +6,15 @@ prompt is marked for the provider's cache: it is the part that all conversations
 """
 
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from itertools import dropwhile
 from typing import Any, Final
 
 import anthropic
-import httpx2
 import msgspec
 
 from agents.api import Completion, Finish, Headroom, Prompt
 from workers.models import errors, headroom, sse, usage
+from workers.models.endpoint import Endpoint, Incoming
 from workers.models.http import absolute, end_user, open_client
 
 PROVIDER: Final = "anthropic"
@@ -66,8 +65,11 @@ class _Reply:
         self._stop_reason: str | None = None
         self._usage: dict[str, Any] = {}
 
-    def add(self, event: _Event) -> str:
+    def add(self, data: bytes) -> str:
         """The text this event adds; empty for most others. Raises UpstreamError for an error inside the stream."""
+        return "" if self.complete else self._add(_decode_event(data))
+
+    def _add(self, event: _Event) -> str:
         match event.type:
             case "content_block_delta" | "content_block_start":
                 return self._add_text(event.delta or event.content_block)
@@ -110,15 +112,14 @@ class AnthropicModel:
     provider: str = PROVIDER
 
     def __init__(self, *, api_key: str, base_url: str | None = None, idle_timeout_s: float = 30.0) -> None:
+        http_client = open_client(idle_timeout_s)
         self._client = anthropic.AsyncAnthropic(
-            api_key=api_key,
-            base_url=base_url or OFFICIAL_URL,
-            max_retries=0,
-            http_client=open_client(idle_timeout_s),
+            api_key=api_key, base_url=base_url or OFFICIAL_URL, max_retries=0, http_client=http_client
         )
-        self._url = absolute(self._client.base_url, "v1/messages")
         # spelt out, as the SDK copies its defaults deeply for every call
-        self._options: Any = {"headers": {}, "max_retries": 0}
+        options = {"headers": {}, "max_retries": 0}
+        url = absolute(self._client.base_url, "v1/messages")
+        self._endpoint = Endpoint(self._client, http_client, url, options)
 
     async def stream(
         self, prompt: Prompt, *, model: str, timeout_s: float, user: str | None = None
@@ -127,12 +128,15 @@ class AnthropicModel:
         reply = _Reply(model)
         try:
             request = self._send(_body(prompt, model, user), reply)
-            async with aclosing(sse.read(request, timeout_s=timeout_s)) as events:
-                async for data in events:
-                    if text := reply.add(_decode_event(data)):
+            async with sse.Events(request, timeout_s=timeout_s) as events:
+                async for datas in events:
+                    text, fault = sse.said(datas, reply.add)
+                    if text:
                         yield text
+                    if fault is not None:
+                        raise fault
                     if reply.complete:
-                        await sse.drain(events)
+                        await events.drain()
                         break
         except errors.READING_FAILED as error:
             raise errors.translate(error, PROVIDER) from error
@@ -141,11 +145,9 @@ class AnthropicModel:
     async def aclose(self) -> None:
         await self._client.close()
 
-    async def _send(self, body: dict[str, Any], reply: _Reply) -> httpx2.Response:
-        response = await self._client.post(
-            self._url, content=msgspec.json.encode(body), cast_to=httpx2.Response, stream=True, options=self._options
-        )
-        reply.request_id = errors.request_id(response)
+    async def _send(self, body: dict[str, Any], reply: _Reply) -> Incoming:
+        response = await self._endpoint.post(msgspec.json.encode(body))
+        reply.request_id = errors.request_id(response.headers)
         reply.headroom = headroom.of_anthropic(response.headers)
         return response
 

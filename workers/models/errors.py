@@ -141,8 +141,8 @@ def _seconds(value: str) -> float | None:
 def _of_response(provider: str, response: httpx2.Response, names: set[str]) -> UpstreamError:
     status, headers = response.status_code, response.headers
     if response.is_success:  # an error event that the SDK itself met inside a stream
-        return _by_name(provider, names, request_id(response))
-    message = f"{provider} answered {status}{_details(names, request_id(response))}."
+        return _by_name(provider, names, request_id(headers))
+    message = f"{provider} answered {status}{_details(names, request_id(headers))}."
     wait_s = retry_after_s(headers)
     retry = {"true": True, "false": False}.get(
         headers.get("x-should-retry", ""), status in _RETRYABLE_STATUSES or status >= 500
@@ -161,9 +161,9 @@ def _rejected(names: set[str], status: int | None) -> type[UpstreamRejected]:
     return AccountRejected if ours else UpstreamRejected
 
 
-def request_id(response: httpx2.Response) -> str | None:
+def request_id(headers: Mapping[str, str]) -> str | None:
     """What the provider's support asks for: `x-request-id` (OpenAI) or `request-id` (Anthropic)."""
-    return response.headers.get("x-request-id") or response.headers.get("request-id")
+    return headers.get("x-request-id") or headers.get("request-id")
 
 
 def _fault_names(body: object) -> set[str]:

@@ -6,16 +6,22 @@ caller's (`sse.read`). There is no limit on connections: how many calls run at o
 
 import hashlib
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, Final
 
 import httpx2
 
-from workers.models.transport import ModelTransport
+from workers.models.transport import Answer, Form, ModelTransport
 
 CONNECT_S = 5.0
 _MAX_USER_CHARS = 64
 _MOST_KINDS = 64
 """Kinds of requests whose form is kept; there are one or two."""
+
+_had: ContextVar[httpx2.Response | Exception | None] = ContextVar("had", default=None)
+"""What became of the request that is about to be sent: it was sent already."""
 
 _Kind = tuple[str, str, tuple[tuple[str, str], ...], tuple[float | None, ...]]
 """Method, URL, headers, time-outs."""
@@ -42,7 +48,7 @@ class DirectClient(httpx2.AsyncClient):
     read as a stream is read whole, as ever.
     """
 
-    def __init__(self, transport: httpx2.AsyncBaseTransport, **options: Any) -> None:
+    def __init__(self, transport: ModelTransport, **options: Any) -> None:
         super().__init__(transport=transport, trust_env=False, **options)
         self._straight: Final = transport
         self._forms: dict[_Kind, httpx2.Request] = {}
@@ -64,9 +70,11 @@ class DirectClient(httpx2.AsyncClient):
         return _Like(form, content)
 
     async def send(self, request: httpx2.Request, *, stream: bool = False, **options: Any) -> httpx2.Response:
-        if self.is_closed:
-            raise RuntimeError("the client has been closed")
-        response = await self._straight.handle_async_request(request)
+        had = _had.get()
+        if isinstance(had, Exception):
+            raise had
+        self._check_open()
+        response = had or await self._straight.handle_async_request(request)
         response.request = request
         if not stream:
             try:
@@ -74,6 +82,24 @@ class DirectClient(httpx2.AsyncClient):
             finally:
                 await response.aclose()
         return response
+
+    async def ask(self, form: Form, content: bytes) -> Answer:
+        """The answer to a request like one that was sent before. Raises httpx2's exceptions."""
+        self._check_open()
+        return await self._straight.ask(form, content)
+
+    @contextmanager
+    def having(self, outcome: httpx2.Response | Exception) -> Iterator[None]:
+        """What is sent within the block, by this task, is not: this has become of it."""
+        token = _had.set(outcome)
+        try:
+            yield
+        finally:
+            _had.reset(token)
+
+    def _check_open(self) -> None:
+        if self.is_closed:
+            raise RuntimeError("the client has been closed")
 
 
 class _Like(httpx2.Request):

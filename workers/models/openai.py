@@ -6,15 +6,14 @@ completions rather than responses: compatible servers have it, and nothing of ou
 """
 
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from typing import Any, Final
 
-import httpx2
 import msgspec
 import openai
 
 from agents.api import Completion, Finish, Headroom, Prompt
 from workers.models import errors, headroom, sse, usage
+from workers.models.endpoint import Endpoint, Incoming
 from workers.models.http import absolute, end_user, open_client
 
 PROVIDER: Final = "openai"
@@ -56,13 +55,19 @@ class _Reply:
         self.model = model
         self.request_id: str | None = None
         self.headroom: Headroom | None = None
+        self.complete = False
         self._texts: list[str] = []
         self._refusals: list[str] = []
         self._finish_reason: str | None = None
         self._usage: dict[str, Any] = {}
 
-    def add(self, chunk: _Chunk) -> str:
-        """The text this chunk adds; empty for most others. Raises UpstreamError for an error inside the stream."""
+    def add(self, data: bytes) -> str:
+        """The text this event adds; empty for most others. Raises UpstreamError for an error inside the stream."""
+        if data == b"[DONE]":
+            self.complete = True
+        return "" if self.complete else self._add(_decode_chunk(data))
+
+    def _add(self, chunk: _Chunk) -> str:
         if chunk.error:
             raise errors.of_stream(PROVIDER, chunk.error, self.request_id)
         self.model = chunk.model or self.model
@@ -97,17 +102,16 @@ class OpenAIModel:
     provider: str = PROVIDER
 
     def __init__(self, *, api_key: str, base_url: str | None = None, idle_timeout_s: float = 30.0) -> None:
+        http_client = open_client(idle_timeout_s)
         self._client = openai.AsyncOpenAI(
-            api_key=api_key,
-            base_url=base_url or OFFICIAL_URL,
-            max_retries=0,
-            http_client=open_client(idle_timeout_s),
+            api_key=api_key, base_url=base_url or OFFICIAL_URL, max_retries=0, http_client=http_client
         )
         self._official = self._client.base_url.host == "api.openai.com"
-        self._url = absolute(self._client.base_url, "chat/completions")
         self._limit_names: dict[str, str] = {}
         # spelt out, as the SDK copies its defaults deeply for every call
-        self._options: Any = {"headers": {}, "max_retries": 0, "timeout": self._client.timeout}
+        options = {"headers": {}, "max_retries": 0, "timeout": self._client.timeout}
+        url = absolute(self._client.base_url, "chat/completions")
+        self._endpoint = Endpoint(self._client, http_client, url, options)
 
     async def stream(
         self, prompt: Prompt, *, model: str, timeout_s: float, user: str | None = None
@@ -116,13 +120,16 @@ class OpenAIModel:
         reply = _Reply(model)
         try:
             request = self._send(self._body(prompt, model, user), reply)
-            async with aclosing(sse.read(request, timeout_s=timeout_s)) as events:
-                async for data in events:
-                    if data == b"[DONE]":
-                        await sse.drain(events)
-                        break
-                    if text := reply.add(_decode_chunk(data)):
+            async with sse.Events(request, timeout_s=timeout_s) as events:
+                async for datas in events:
+                    text, fault = sse.said(datas, reply.add)
+                    if text:
                         yield text
+                    if fault is not None:
+                        raise fault
+                    if reply.complete:
+                        await events.drain()
+                        break
         except errors.READING_FAILED as error:
             raise errors.translate(error, PROVIDER) from error
         yield reply.completion(prompt, model)
@@ -152,23 +159,18 @@ class OpenAIModel:
         """OpenAI's newer models refuse `max_tokens`; elsewhere it is the name every server knows and obeys."""
         return self._limit_names.get(model) or ("max_completion_tokens" if self._official else "max_tokens")
 
-    async def _send(self, body: dict[str, Any], reply: _Reply) -> httpx2.Response:
+    async def _send(self, body: dict[str, Any], reply: _Reply) -> Incoming:
         """A server that refuses the name of the limit (a proxy to newer models, say) is asked again with the other."""
         name = self._limit_name(body["model"])
         try:
-            response = await self._post(body)
+            response = await self._endpoint.post(msgspec.json.encode(body))
         except openai.BadRequestError as error:
             if name not in (error.param or error.message):
                 raise
             other = _OTHER_LIMIT[name]
             body[other] = body.pop(name)
-            response = await self._post(body)
+            response = await self._endpoint.post(msgspec.json.encode(body))
             self._limit_names[body["model"]] = other
-        reply.request_id = errors.request_id(response)
+        reply.request_id = errors.request_id(response.headers)
         reply.headroom = headroom.of_openai(response.headers)
         return response
-
-    async def _post(self, body: dict[str, Any]) -> httpx2.Response:
-        return await self._client.post(
-            self._url, content=msgspec.json.encode(body), cast_to=httpx2.Response, stream=True, options=self._options
-        )

@@ -6,11 +6,12 @@ compatible servers leave out) are not needed.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Iterator
-from contextlib import suppress
-from typing import Any, cast
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
+from typing import Any, Self, cast
 
 import httpx2
+
+from workers.models.endpoint import Incoming
 
 _MAX_EVENT_BYTES = 4 * 1024 * 1024
 _DRAIN_S = 0.2
@@ -28,8 +29,9 @@ class Decoder:
         self._rest = b""
         self._data: list[bytes] = []
 
-    def feed(self, piece: bytes) -> Iterator[bytes]:
+    def feed(self, piece: bytes) -> list[bytes]:
         """The data of each event that is now complete; several `data` lines are joined by a line feed."""
+        found: list[bytes] = []
         piece = self._rest + piece
         if b"\r" in piece:
             held = b"\r" if piece.endswith(b"\r") else b""
@@ -41,33 +43,70 @@ class Decoder:
             if line.startswith(b"data:"):
                 self._data.append(line[5:].removeprefix(b" "))
             elif not line and self._data:
-                yield b"\n".join(self._data)
+                found.append(b"\n".join(self._data))
                 self._data.clear()
+        return found
 
 
-async def read(request: Awaitable[httpx2.Response], *, timeout_s: float) -> AsyncGenerator[bytes, None]:
-    """Send `request` and yield the data of each event. Raises TimeoutError when the whole takes longer.
+class Events:
+    """What one request is answered with: iterate over lists of events' data, each of all that arrived together.
 
-    The time between two events that the consumer spends counts too, but is never interrupted. Closing this iterator
-    closes the response, and with it the connection unless the body was read to its end.
+    Raises TimeoutError when the whole takes longer than `timeout_s`. What the consumer does between two lists counts
+    too, but is never interrupted. `async with` closes the response at its end, and with it the connection unless the
+    body was read to its end.
     """
-    decoder, reading, response = Decoder(), _Deadline(timeout_s), None
-    try:
-        with reading:
-            response = await request
-        plain = "content-encoding" not in response.headers
-        pieces = aiter(cast("AsyncIterable[bytes]", response.stream) if plain else response.aiter_bytes())
+
+    def __init__(self, request: Awaitable[Incoming], *, timeout_s: float) -> None:
+        self._request = request
+        self._decoder, self._reading = Decoder(), _Deadline(timeout_s)
+        self._response: Incoming | None = None
+        self._pieces: AsyncIterator[bytes]
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_raised: object) -> None:
+        self._reading.close()
+        if self._response is not None:
+            await self._response.aclose()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> list[bytes]:
+        if self._response is None:
+            with self._reading:
+                response = self._response = await self._request
+            plain = "content-encoding" not in response.headers
+            self._pieces = aiter(cast("AsyncIterable[bytes]", response.stream) if plain else response.aiter_bytes())
         while True:
-            with reading:
-                piece = await anext(pieces, None)
-            if piece is None:
-                return
-            for data in decoder.feed(piece):
-                yield data
-    finally:
-        reading.close()
-        if response is not None:
-            await response.aclose()
+            with self._reading:
+                piece = await anext(self._pieces)
+            if found := self._decoder.feed(piece):
+                return found
+
+    async def drain(self) -> None:
+        """Read to the end of the body after the last event that matters; whatever goes wrong no longer does."""
+        deadline = _Deadline(_DRAIN_S)
+        try:
+            with deadline:
+                async for _ in self._pieces:
+                    pass
+        except (TimeoutError, httpx2.HTTPError):
+            return  # the connection is closed instead
+        finally:
+            deadline.close()
+
+
+def said(datas: Iterable[bytes], add: Callable[[bytes], str]) -> tuple[str, Exception | None]:
+    """The text of events that arrived together, up to the first one that cannot be added, and why that cannot."""
+    texts: list[str] = []
+    try:
+        for data in datas:
+            texts.append(add(data))
+    except Exception as error:  # noqa: BLE001 - raised by the caller, once the text before it was shown
+        return "".join(texts), error
+    return "".join(texts), None
 
 
 class _Deadline:
@@ -100,11 +139,3 @@ class _Deadline:
 
     def close(self) -> None:
         self._timer.cancel()
-
-
-async def drain(events: AsyncIterator[bytes]) -> None:
-    """Read to the end of the body after the last event that matters; whatever goes wrong no longer does."""
-    with suppress(TimeoutError, httpx2.HTTPError, StreamTooLarge):
-        async with asyncio.timeout(_DRAIN_S):
-            async for _ in events:
-                pass

@@ -35,22 +35,20 @@ class ModelTransport(httpx2.AsyncBaseTransport):
         return sum(connection.reusable for stack in self._idle.values() for connection in stack)
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        timeouts: dict[str, float | None] = request.extensions.get("timeout", {})
-        content = await request.aread()
-        origin = _origin(request.url)
-        connection = self._take(origin) or await self._connect(origin, timeouts.get("connect"))
+        answer = await self.ask(Form(request), await request.aread())
+        return answer.response()
+
+    async def ask(self, form: "Form", content: bytes) -> "Answer":
+        """The head of the answer to a request like `form`, with this body. Raises httpx2's exceptions."""
+        origin = form.origin
+        connection = self._take(origin) or await self._connect(origin, form.connect_timeout_s)
         try:
-            connection.send(_head(request), content, timeouts.get("read"))
+            connection.send(form.head(len(content)), content, form.read_timeout_s)
             await connection.response_started()
         except BaseException:
             connection.abort()
             raise
-        return httpx2.Response(
-            connection.status,
-            headers=connection.headers,
-            stream=_Body(self, origin, connection),
-            extensions={"http_version": b"HTTP/1.1"},
-        )
+        return Answer(connection.status, connection.headers, _Body(self, origin, connection))
 
     async def aclose(self) -> None:
         idle, self._idle = self._idle, {}
@@ -97,15 +95,55 @@ class ModelTransport(httpx2.AsyncBaseTransport):
         return self._tls
 
 
+class Form:
+    """All of a request but its body and that one's length: read once, sent as often as one likes."""
+
+    def __init__(self, request: httpx2.Request) -> None:
+        timeouts: dict[str, float | None] = request.extensions.get("timeout", {})
+        self.connect_timeout_s, self.read_timeout_s = timeouts.get("connect"), timeouts.get("read")
+        self.origin = _origin(request.url)
+        self._before, self._after = _head(request)
+
+    def head(self, body_bytes: int) -> bytes:
+        """Request line and headers."""
+        return b"%s%d%s" % (self._before, body_bytes, self._after) if self._after else self._before
+
+
+class Answer:
+    """A response whose head has arrived. What reads it must close it, as it would an `httpx2.Response`."""
+
+    def __init__(self, status: int, raw_headers: list[tuple[bytes, bytes]], stream: "_Body") -> None:
+        self.status = status
+        self._raw_headers = raw_headers
+        self.headers = {name.lower().decode("latin-1"): value.decode("latin-1") for name, value in raw_headers}
+        """By name in lower case; of several with one name the last."""
+        self.stream = stream
+
+    def response(self) -> httpx2.Response:
+        """The same for those who know httpx2 only; this one is not to be used any more."""
+        extensions = {"http_version": b"HTTP/1.1"}
+        return httpx2.Response(self.status, headers=self._raw_headers, stream=self.stream, extensions=extensions)
+
+    def aiter_bytes(self) -> AsyncIterator[bytes]:
+        return aiter(self.stream)
+
+    async def aclose(self) -> None:
+        await self.stream.aclose()
+
+
 class _Body(httpx2.AsyncByteStream):
     def __init__(self, transport: ModelTransport, origin: Origin, connection: "_Connection") -> None:
         self._transport = transport
         self._origin = origin
         self._connection: _Connection | None = connection
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        while self._connection is not None and (piece := await self._connection.read()):
-            yield piece
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._connection is not None and (piece := await self._connection.read()):
+            return piece
+        raise StopAsyncIteration
 
     async def aclose(self) -> None:
         """Idempotent: a connection given back may already serve another request."""
@@ -256,11 +294,16 @@ def _origin(url: httpx2.URL) -> Origin:
     return url.scheme, url.host, url.port or (443 if url.scheme == "https" else 80)
 
 
-def _head(request: httpx2.Request) -> bytes:
-    """Request line and headers."""
+def _head(request: httpx2.Request) -> tuple[bytes, bytes]:
+    """Request line and headers, in two parts: the number of bytes of the body belongs between them. The second one is
+    empty where no length is told."""
     lines = [b"%s %s HTTP/1.1" % (request.method.encode("ascii"), request.url.raw_path)]
     lines += [b"%s: %s" % pair for pair in request.headers.raw]
     head = b"\r\n".join(lines)
     if head.count(b"\n") != len(lines) - 1 or head.count(b"\r") != len(lines) - 1:
         raise httpx2.LocalProtocolError("a header holds a line break")
-    return head + b"\r\n\r\n"
+    told = next((n for n, line in enumerate(lines) if line.lower().startswith(b"content-length: ")), None)
+    if told is None:
+        return head + b"\r\n\r\n", b""
+    before = b"\r\n".join([*lines[:told], lines[told][: len(b"content-length: ")]])
+    return before, b"\r\n".join([b"", *lines[told + 1 :], b"", b""])

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import structlog
 
 from shared.jobs import usd
-from shared.telemetry import context, tracing
+from shared.telemetry import context, logs, tracing
 from shared.telemetry.metrics import child
 from shared.telemetry.tracing import Span
 from shared.wire import TurnPayload
@@ -21,8 +21,6 @@ from workers import metrics
 from workers.ledger.book import LedgerRow
 from workers.turn.kept import is_call
 from workers.turn.work import Work, now_us
-
-log = structlog.get_logger("turn")
 
 Outcome = Literal["ended", "retried", "announced", "released", "lost"]
 """`announced`: an earlier attempt had ended it, only the news was missing. `released`: handed back by a worker that
@@ -36,15 +34,16 @@ def witnessed(work: Work) -> Iterator[None]:
     name = work.agent.id if work.agent else metrics.UNKNOWN
     trace = tracing.of_job(payload.trace)
     waited_s = _since_accepted(work, job.started_us)
+    ids = _ids(payload, trace.trace_id if trace else None)
     with (
-        structlog.contextvars.bound_contextvars(**_ids(payload, trace.trace_id if trace else None)),
+        structlog.contextvars.bound_contextvars(**ids),
         tracing.root(trace, "queue.process", f"job {name}", ago_s=waited_s if job.first else 0.0) as span,
     ):
         if job.first:
             span.past("queue.wait", payload.queue, seconds=waited_s)
             child(metrics.job_wait, name).observe(waited_s)
         with tracing.span("turn", name):
-            yield from _watched(_Story(work, name, span))
+            yield from _watched(_Story(work, name, span, ids))
 
 
 def _ids(payload: TurnPayload, trace_id: str | None) -> dict[str, str]:
@@ -79,8 +78,8 @@ def _outcome(work: Work) -> Outcome:
 class _Story:
     """Begins when it is made."""
 
-    def __init__(self, work: Work, agent: str, span: Span) -> None:
-        self.work, self._agent, self._span = work, agent, span
+    def __init__(self, work: Work, agent: str, span: Span, ids: dict[str, str]) -> None:
+        self.work, self._agent, self._span, self._ids = work, agent, span, ids
         self._began_us, self._began_s = now_us(), time.monotonic()
 
     def tell(self, outcome: Outcome) -> None:
@@ -94,8 +93,9 @@ class _Story:
         state = work.record.state.value if work.record else outcome
         error = work.retried or (work.record.error if work.record else None)
         self._span.tell(job_id=job.id, attempt=job.attempt, run=job.run, state=state, worker=job.worker)
-        log.info(
+        logs.wide(
             "job",
+            **self._ids,
             state=state,
             code=error.code if error else None,
             queue=work.payload.queue,
@@ -142,9 +142,7 @@ def never_started(payload: TurnPayload, state: str, *, into: str | None = None) 
     """Of a job that no attempt was made at: it expired, was cancelled, or ended with another one's turn."""
     child(metrics.jobs_ended, payload.agent, state).inc()
     story = {"state": state, "queue": payload.queue, "attempt": 0, "merged_into": into if state == "merged" else None}
-    trace_id = tracing.trace_id(payload.trace)
-    with structlog.contextvars.bound_contextvars(**_ids(payload, trace_id)):
-        log.info("job", **story)
+    logs.wide("job", **_ids(payload, tracing.trace_id(payload.trace)), **story)
 
 
 def _spent(calls: list[LedgerRow]) -> dict[str, Any]:
