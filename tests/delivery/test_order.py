@@ -1,5 +1,7 @@
 """Lanes, breakers and bounds: who waits for whom."""
 
+from collections.abc import Mapping
+
 import asyncpg
 import pytest
 
@@ -16,8 +18,8 @@ class Looks:
         self.made = 0
         original = DeliveryBooks.claim
 
-        async def claim(books: DeliveryBooks, slots: int) -> list[Claimed]:
-            found = await original(books, slots)
+        async def claim(books: DeliveryBooks, slots: int, busy: Mapping[str, int]) -> list[Claimed]:
+            found = await original(books, slots, busy)
             self.made += 1
             return found
 

@@ -93,7 +93,7 @@ async def _owe_and_alert(ops: asyncpg.Connection, tenant: str, mark: str) -> dic
     await ops.fetchrow(queries["put_alert"], tenant, f"alerts-of-{tenant}", jsonb(rule), mark, 9)
     await ops.fetchval(queries["test_alert"], tenant, f"alerts-of-{tenant}", mark)
     failed = {"delivered": False, "blame": True, "gone": False, "code": "timeout", "message": mark}
-    rows = await ops.fetch(queries["claim_deliveries"], 50, 50, 60, 5, 50)
+    rows = await ops.fetch(queries["claim_deliveries"], 50, 50, 60, 5, 50, "{}")
     for one in [json.loads(row["delivery"]) for row in rows]:
         args = (one["tenant"], one["id"], one["attempt"], jsonb(failed), 5, 5, 1_000)
         await ops.fetchval(queries["end_delivery_attempt"], *args)
