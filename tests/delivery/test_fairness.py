@@ -2,8 +2,12 @@
 
 import json
 import signal
+import socket
+import threading
 from collections import Counter
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
 
 import asyncpg
 import pytest
@@ -11,7 +15,7 @@ import pytest
 from shared.config import Settings
 from sql import queries
 from tests.conftest import Database, Eventually
-from tests.delivery.conftest import Owe, Running, states
+from tests.delivery.conftest import Looks, Owe, Running, states
 from tests.delivery.receiver import Receiver, receiving
 from tests.delivery.test_crash import start
 
@@ -36,6 +40,15 @@ async def owed(owe: Owe, hanging: Receiver) -> int:
     return HOSTS * 2
 
 
+@asynccontextmanager
+async def letting_go(of: Receiver) -> AsyncIterator[None]:
+    """At the end, however it comes: a courier that leaves waits for what it has under way."""
+    try:
+        yield
+    finally:
+        of.hang.set()
+
+
 async def test_hanging_hosts_of_one_tenant_leave_half_of_the_slots_to_others(
     books: asyncpg.Connection,
     running: Running,
@@ -45,7 +58,7 @@ async def test_hanging_hosts_of_one_tenant_leave_half_of_the_slots_to_others(
     receiver: Receiver,
     eventually: Eventually,
 ) -> None:
-    async with running(**PATIENT):
+    async with running(**PATIENT), letting_go(hanging):
         await eventually(lambda: hanging.open == SLOTS // 2, timeout_s=60)
         await owe(receiver.url, tenant="other")
         await eventually(lambda: len(receiver.posts) == 1, timeout_s=60)
@@ -63,7 +76,7 @@ async def test_no_number_of_processes_is_taken_up_by_one_tenant(
     receiver: Receiver,
     eventually: Eventually,
 ) -> None:
-    async with running(**PATIENT), running(**PATIENT):
+    async with running(**PATIENT), running(**PATIENT), letting_go(hanging):
         await eventually(lambda: hanging.open == SLOTS, timeout_s=60)
         await owe(receiver.url, tenant="other")
         await eventually(lambda: len(receiver.posts) == 1, timeout_s=60)
@@ -88,7 +101,7 @@ async def test_killed_amid_hanging_hosts_nothing_is_lost_and_others_go_out_at_on
     await doomed.wait()
     cut = await books.fetch("SELECT delivery_id FROM deliveries WHERE state = 'sending'")
     await owe(receiver.url, tenant="other")
-    async with running(**PATIENT):
+    async with running(**PATIENT), letting_go(hanging):
         await eventually(lambda: len(receiver.posts) == 1, timeout_s=60)
         held = await books.execute(  # until now: somebody might still have been at them
             "UPDATE deliveries SET lease_until = now() WHERE state = 'sending' AND delivery_id = ANY ($1)",
@@ -100,6 +113,44 @@ async def test_killed_amid_hanging_hosts_nothing_is_lost_and_others_go_out_at_on
     ids = {post.headers["webhook-id"] for post in hanging.posts}
     assert len(ids) == owed
     assert len(hanging.posts) <= owed + SLOTS // 2  # none but those that were cut twice
+
+
+async def test_names_that_nobody_answers_for_leave_threads_to_others(
+    books: asyncpg.Connection,
+    running: Running,
+    owe: Owe,
+    receiver: Receiver,
+    eventually: Eventually,
+    looks: Looks,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A lookup cannot be stopped: it outlasts its attempt, and so does the slot."""
+    asked, answer = [], threading.Event()
+
+    def ask(host: str, *args: Any, original: Any = socket.getaddrinfo, **more: Any) -> Any:
+        if host.endswith(".example"):
+            asked.append(host)
+            answer.wait(100)
+        return original("127.0.0.1", *args, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", ask)
+    for host in range(20):
+        await owe(f"http://h{host}.example/", conversation=f"c{host}")
+    try:
+        async with running(delivery_concurrency=8, delivery_timeout_s=0.2):
+            await eventually(lambda: _timed_out(books, 4), timeout_s=60)
+            await looks.more(5)
+            assert (len(asked), await _timed_out(books, 4)) == (4, True)
+            await owe(receiver.url.replace("127.0.0.1", "alive.test"), tenant="other")
+            await eventually(lambda: len(receiver.posts) == 1, timeout_s=60)
+            answer.set()
+    finally:
+        answer.set()
+
+
+async def _timed_out(books: asyncpg.Connection, many: int) -> bool:
+    codes = await books.fetch("SELECT last_error->>'code' AS code FROM deliveries WHERE last_error IS NOT NULL")
+    return [row["code"] for row in codes] == ["timeout"] * many
 
 
 async def _all_delivered(books: asyncpg.Connection, many: int) -> bool:

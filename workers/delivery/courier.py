@@ -28,10 +28,17 @@ OUTAGE_PAUSE_S = 1.0
 
 
 class Courier:
+    """`rest` is awaited after each attempt: what it still holds when it is over, its slot does, too."""
+
     def __init__(
-        self, books: DeliveryBooks, send: Callable[[Claimed], Awaitable[Outcome | ReplyEnd]], *, slots: int
+        self,
+        books: DeliveryBooks,
+        send: Callable[[Claimed], Awaitable[Outcome | ReplyEnd]],
+        rest: Callable[[], Awaitable[None]],
+        *,
+        slots: int,
     ) -> None:
-        self._books, self._send, self._slots = books, send, slots
+        self._books, self._send, self._rest, self._slots = books, send, rest, slots
         self._running: dict[asyncio.Task[None], str] = {}
         """Attempts under way, each with its tenant: nobody gets more slots than are left (`sendable` in SQL)."""
         self._moved = asyncio.Event()
@@ -90,7 +97,7 @@ class Courier:
                 log.error("delivery.missed", receivers=missed)
 
     async def _moment(self, at_most_s: float) -> None:
-        """A while, or until an attempt ends: the next one of its lane may go."""
+        """A while, or until an attempt is over."""
         try:
             async with asyncio.timeout(at_most_s):
                 await self._moved.wait()
@@ -123,6 +130,8 @@ class Courier:
             latency_ms=round(latency_s * 1_000, 1),
             late=not ours,
         )
+        self._moved.set()  # the next one of its lane may go
+        await self._rest()
 
     async def _recorded(self, one: Claimed, outcome: Outcome | ReplyEnd, latency_s: float) -> bool:
         """Waits for Postgres: what was sent should not be sent again for want of a note."""
