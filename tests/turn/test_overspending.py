@@ -4,6 +4,10 @@ After each test here, and everywhere in this folder, the counters are compared w
 """
 
 import signal
+from collections import Counter
+from decimal import Decimal
+
+import pytest
 
 from shared import keys
 from shared.config import Settings
@@ -11,12 +15,15 @@ from tests.conftest import Eventually
 from tests.ledger.agreement import watched
 from tests.turn.deployment import TENANT, Deployment
 from tests.turn.spending import (
+    BLOCK,
+    MAX_TOKENS,
     REPLY_TOKENS,
     ask_all,
     budget_for,
     check_limit,
     check_the_providers_books,
     end_all,
+    price_of_one,
     worker_process,
 )
 
@@ -90,3 +97,35 @@ async def test_the_same_with_a_provider_that_fails_half_its_calls(deployment: De
     assert {"ok", "error", "cut"} <= {row["status"] for row in rows}
     assert all(row["cost_nano_usd"] == 0 for row in rows if row["status"] == "error")
     await check_the_providers_books(deployment, rows)
+
+
+@pytest.mark.parametrize("budget", ["user_month_usd", "day_usd", "tenant_month_tokens", "global_day_usd"])
+async def test_neither_is_any_other_budget_that_two_workers_and_two_tenants_share(
+    deployment: Deployment, budget: str
+) -> None:
+    await deployment.behave({"output_tokens": REPLY_TOKENS, "latency_ms": 20})
+    cost = await price_of_one(deployment)
+    (row,) = await deployment.ledger()
+    tokens, usd = 12 * (row["input_tokens"] + row["output_tokens"]), f"{Decimal(12 * cost).scaleb(-9):f}"
+    of_tenant = {budget: tokens if budget == "tenant_month_tokens" else usd} if budget != "global_day_usd" else {}
+    await deployment.give(max_tokens=MAX_TOKENS, **of_tenant)
+    await deployment.books.execute(
+        "INSERT INTO tenants (tenant_id, name, settings) SELECT 'second', 'Second', settings FROM tenants"
+    )
+    of_all = {"global_day_usd": usd} if budget == "global_day_usd" else {}
+    jobs = [
+        await deployment.say("a question", tenant=tenant, conversation=f"c{n}", user="u1")
+        for n in range(30)
+        for tenant in (TENANT, "second")
+    ]
+    async with deployment.worker(**of_all), deployment.worker(**of_all):
+        ended = await end_all(deployment, jobs)
+    assert ended.keys() == {"succeeded", "budget_exhausted"}
+    spent = Counter[str]()
+    for row in await deployment.ledger():
+        owner = "all" if budget == "global_day_usd" else row["tenant_id"]
+        if budget != "user_month_usd" or row["user_id"] == "u1":
+            spent[owner] += row["input_tokens"] + row["output_tokens"] if "tokens" in budget else row["cost_nano_usd"]
+    assert set(spent) == ({"all"} if budget == "global_day_usd" else {TENANT, "second"})
+    assert max(spent.values()) <= (tokens if "tokens" in budget else 12 * cost) * (1 if of_all else BLOCK)
+    assert min(spent.values()) >= 4 * (tokens // 12 if "tokens" in budget else cost)
