@@ -137,7 +137,7 @@ async def test_names_that_nobody_answers_for_leave_threads_to_others(
     for host in range(20):
         await owe(f"http://h{host}.example/", conversation=f"c{host}")
     try:
-        async with running(delivery_concurrency=8, delivery_timeout_s=0.2):
+        async with running(delivery_concurrency=8, delivery_timeout_s=2.0):
             await eventually(lambda: _timed_out(books, 4), timeout_s=60)
             await looks.more(5)
             assert (len(asked), await _timed_out(books, 4)) == (4, True)
