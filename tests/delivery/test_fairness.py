@@ -96,7 +96,7 @@ async def test_killed_amid_hanging_hosts_nothing_is_lost_and_others_go_out_at_on
     eventually: Eventually,
 ) -> None:
     doomed = await start(settings.model_copy(update=PATIENT), "ops", "delivery")
-    await eventually(lambda: hanging.open == SLOTS // 2, timeout_s=60)
+    await eventually(lambda: hanging.open == SLOTS // 2, timeout_s=300)
     doomed.send_signal(signal.SIGKILL)
     await doomed.wait()
     cut = await books.fetch("SELECT delivery_id FROM deliveries WHERE state = 'sending'")
