@@ -32,7 +32,7 @@ test: setup ## run the tests against real servers, e.g. make test ARGS="tests/sq
 
 test-pgbouncer: setup ## try to cross tenants again behind a PgBouncer in transaction mode (PGBOUNCER=program)
 	@SWITCHBOARD_DB_PREPARED_STATEMENTS=false $(PYTEST) --pgbouncer=$(PGBOUNCER) \
-		tests/tenants/test_crossing.py tests/turn/test_turn.py $(ARGS)
+		tests/tenants/test_crossing*.py tests/turn/test_turn.py $(ARGS)
 
 chaos: setup ## kill, freeze and cut everything under load, e.g. make chaos ARGS="--seed 7"
 	@$(BIN)/python -m tests.chaos $(ARGS)

@@ -179,7 +179,7 @@ class Settings(BaseSettings):
 
     # deliveries and alerts
     delivery_concurrency: Positive = 200
-    """Requests under way in one delivery process."""
+    """Requests under way in one delivery process. A tenant has at most as many as are left: half, when alone."""
     delivery_per_receiver: Positive = 4
     """Requests under way to one receiver, in all delivery processes together: one that hangs holds up nobody else."""
     delivery_per_channel: Positive = 40

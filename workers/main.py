@@ -104,6 +104,7 @@ async def _open_money(
     recount = Recount(commands, pool, lease_s=settings.lease_s)
     late = LateRows(commands, store, lease_s=settings.lease_s)
     await recount.start()
+    recount.keep_open()
     try:
         yield Money(prices.shipped(), DeploymentBudgets.of(settings), till, recount.opened, late)
     finally:

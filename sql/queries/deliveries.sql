@@ -7,9 +7,14 @@ SELECT recover_deliveries($1) AS recovered
 SELECT park_deliveries($1) AS parked
 
 -- name: claim_deliveries
--- Due ones (JSON), by ops: $1 at most, $2 each receiver, $3 lease in s, $4 failures that trip it, $5 each channel.
+-- Due ones (JSON), by ops: $1 free slots, $2 each receiver, $3 lease in s, $4 failures that trip it, $5 each channel,
+-- $6 what each tenant has under way in this process (JSON).
 SELECT claimed || jsonb_build_object('format', delivery_format(claimed)) AS delivery
-FROM claim_deliveries($1, $2, $3, $4, $5) AS claimed
+FROM claim_deliveries($1, $2, $3, $4, $5, $6) AS claimed
+
+-- name: look_everywhere
+-- Marks receivers that are due and were not marked, by ops. How many.
+SELECT look_everywhere() AS missed
 
 -- name: end_delivery_attempt
 -- $1 tenant, $2 delivery, $3 attempt, $4 outcome (JSON), $5 failures that trip, $6 first pause in s, $7 give up after s.

@@ -19,7 +19,7 @@ from workers.alerts.judge import Judge
 MINUTE, DAY = timedelta(minutes=1), timedelta(days=1)
 
 
-async def budgets_are(books: asyncpg.Connection, **budgets: str) -> None:
+async def budgets_are(books: asyncpg.Connection, **budgets: str | float) -> None:
     """All others: none."""
     names = ("user_month_usd", "tenant_month_usd", "tenant_month_tokens", "conversation_usd", "day_usd")
     document = {"budgets": {**dict.fromkeys(names, "none"), **budgets}}
@@ -39,6 +39,21 @@ async def test_each_share_of_a_budget_is_told_once_and_no_sooner(
     assert [await judge.judge(NOW + n * MINUTE) for n in range(3)] == [2, 0, 0]
     scope, month = "user-month:u1", "2026-11"
     assert await events(books) == [("budget", scope, month, share) for share in ("0.5", "0.8", "1")]
+
+
+async def test_a_tenant_is_warned_at_the_share_it_has_set_where_its_rule_says_nothing_else(
+    books: asyncpg.Connection, judge: Judge, set_rule: SetRule, spend: Spend
+) -> None:
+    await budgets_are(books, user_month_usd="10", warn=0.3)
+    await set_rule("budget", "0.5", "0.8", "1", name="usual")
+    await set_rule("budget", "0.9", name="own")
+    await spend(3 * DOLLAR - 1)
+    assert await judge.judge(NOW) == 0
+    for dollars in (0, 5, 2):  # and the one that was missing
+        await spend(dollars * DOLLAR + (dollars == 0))
+        await judge.judge(NOW)
+    told = [(name, share) for name, _, _, share in await events(books)]
+    assert told == [("usual", "0.3"), ("usual", "0.5"), ("own", "0.9"), ("usual", "1")]
 
 
 async def test_every_kind_of_budget_is_judged(

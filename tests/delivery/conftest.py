@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
@@ -11,9 +11,10 @@ import pytest
 
 from shared.config import Settings
 from sql import queries
-from tests.conftest import Database
+from tests.conftest import Database, _eventually
 from tests.delivery.receiver import Receiver, receiving
 from tests.sql.shapes import a_turn
+from workers.delivery.books import Claimed, DeliveryBooks
 from workers.delivery.courier import Courier
 from workers.delivery.main import open_courier
 from workers.delivery.resolve import Lookup
@@ -83,6 +84,31 @@ def owe(books: asyncpg.Connection) -> Owe:
 async def receiver() -> AsyncIterator[Receiver]:
     async with receiving() as opened:
         yield opened
+
+
+class Looks:
+    """How often processes have asked for work."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.made = 0
+        original = DeliveryBooks.claim
+
+        async def claim(books: DeliveryBooks, slots: int, busy: Mapping[str, int]) -> list[Claimed]:
+            found = await original(books, slots, busy)
+            self.made += 1
+            return found
+
+        monkeypatch.setattr(DeliveryBooks, "claim", claim)
+
+    async def more(self, times: int) -> None:
+        """Until they have asked so many times more: what could be claimed then was."""
+        wanted = self.made + times
+        await _eventually(lambda: self.made >= wanted)
+
+
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> Looks:
+    return Looks(monkeypatch)
 
 
 async def states(books: asyncpg.Connection) -> list[str]:

@@ -44,6 +44,9 @@ class Receiver:
     def url(self) -> str:
         return f"http://{self.host}:{self.port}/hook"
 
+    def url_of(self, host: int) -> str:
+        return f"http://127.0.1.{host}:{self.port}/hook"
+
     def answer(self, *statuses: int, **headers: str) -> None:
         self.answers.extend((status, headers) for status in statuses)
 
@@ -83,11 +86,14 @@ async def _read(reader: asyncio.StreamReader) -> Post:
 
 
 @asynccontextmanager
-async def receiving(*, hangs: bool = False, tls: ssl.SSLContext | None = None) -> AsyncIterator[Receiver]:
+async def receiving(
+    *, hangs: bool = False, tls: ssl.SSLContext | None = None, bind: str = "127.0.0.1"
+) -> AsyncIterator[Receiver]:
+    """`bind` 0.0.0.0: at every address of loopback, each a host of its own to those who send (`url_of`)."""
     receiver = Receiver()
     if not hangs:
         receiver.hang.set()
-    server = await asyncio.start_server(receiver.serve, "127.0.0.1", 0, ssl=tls)
+    server = await asyncio.start_server(receiver.serve, bind, 0, ssl=tls, backlog=1_000)
     receiver.port = server.sockets[0].getsockname()[1]
     try:
         yield receiver

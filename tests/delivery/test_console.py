@@ -152,7 +152,7 @@ async def test_what_is_being_sent_cannot_be_sent_again_now(
     doors: dict[str, httpx.AsyncClient], books: asyncpg.Connection, owe: Owe
 ) -> None:
     await owe(PUBLIC)
-    await books.fetch(queries["claim_deliveries"], 10, 10, 60, 5, 10)
+    await books.fetch(queries["claim_deliveries"], 10, 10, 60, 5, 10, "{}")
     delivery = await books.fetchval("SELECT delivery_id::text FROM deliveries")
     refused = await doors["acme"].post(f"/v1/deliveries/{delivery}/replay")
     assert (refused.status_code, refused.json()["type"]) == (409, "/problems/delivery_under_way")

@@ -1,37 +1,10 @@
 """Lanes, breakers and bounds: who waits for whom."""
 
 import asyncpg
-import pytest
 
-from tests.conftest import Eventually, _eventually
-from tests.delivery.conftest import Owe, Running, earlier, states
+from tests.conftest import Eventually
+from tests.delivery.conftest import Looks, Owe, Running, earlier, states
 from tests.delivery.receiver import Receiver, receiving
-from workers.delivery.books import Claimed, DeliveryBooks
-
-
-class Looks:
-    """How often processes have asked for work."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.made = 0
-        original = DeliveryBooks.claim
-
-        async def claim(books: DeliveryBooks, slots: int) -> list[Claimed]:
-            found = await original(books, slots)
-            self.made += 1
-            return found
-
-        monkeypatch.setattr(DeliveryBooks, "claim", claim)
-
-    async def more(self, times: int) -> None:
-        """Until they have asked so many times more: what could be claimed then was."""
-        wanted = self.made + times
-        await _eventually(lambda: self.made >= wanted)
-
-
-@pytest.fixture
-def looks(monkeypatch: pytest.MonkeyPatch) -> Looks:
-    return Looks(monkeypatch)
 
 
 async def test_a_conversations_events_arrive_in_order_though_the_first_one_fails(

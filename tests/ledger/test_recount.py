@@ -170,3 +170,23 @@ async def test_it_waits_for_open_calls_and_for_rows_that_only_a_worker_knows(
     await commands.run("DEL", keys.calls("some-job"))
     await opening
     assert await commands.run("ZCARD", keys.UNPOSTED) == 0
+
+
+async def test_a_worker_that_asks_nobody_finds_out_and_opens_it(
+    pool: Pool, commands: Commands, database: Database, eventually: Eventually
+) -> None:
+    """Else the first one who wants to spend, hours later, waits for a lease that could long be over."""
+    await fill_ledger(pool)
+    idle = Recount(commands, pool, lease_s=LEASE_S)
+    await idle.start()
+    idle.keep_open()
+    for _ in range(2):
+        epoch = await commands.run("HGET", keys.MONEY, "epoch")
+        await commands.redis.flushdb()
+
+        async def opened(before: object = epoch) -> bool:
+            return await commands.run("HGET", keys.MONEY, "epoch") not in (None, before)
+
+        await eventually(opened, timeout_s=60)
+        await check(commands, database)
+    await idle.aclose()

@@ -57,7 +57,8 @@ async def owe_and_alert(owner: Pool, ops: Pool, tenant: str) -> None:
     rule = {"metric": "p50_s", "thresholds": ["5"], "targets": [{"kind": "email", "to": "ada@example.org"}]}
     await owner.execute(queries["put_alert"], tenant, "slow", jsonb(rule), "test", 9)
     await owner.execute(queries["test_alert"], tenant, "slow", "test")
-    claimed = [json.loads(row["delivery"]) for row in await ops.fetch(queries["claim_deliveries"], 50, 50, 60, 5, 50)]
+    rows = await ops.fetch(queries["claim_deliveries"], 50, 50, 60, 5, 50, "{}")
+    claimed = [json.loads(row["delivery"]) for row in rows]
     failed = {"delivered": False, "blame": True, "gone": False, "code": "timeout", "message": "no answer"}
     for one in claimed:
         args = (one["tenant"], one["id"], one["attempt"], jsonb(failed), 5, 5, 1_000)

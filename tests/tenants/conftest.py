@@ -16,7 +16,7 @@ from shared.redis import Commands, connect
 from sql import queries
 from tests.conftest import Database
 from tests.ingress.harness import sha256
-from tests.tenants.crossing import SEALING_KEY
+from tests.tenants.crossing_rows import SEALING_KEY, settle
 from tests.turn.deployment import Deployment
 
 KEYS = {
@@ -101,3 +101,15 @@ async def books(settings: Settings, database: Database, with_keys: None) -> Asyn
     yield TenantBooks(pool, pool, commands, registry.load())
     await commands.aclose()
     await pool.close()
+
+
+@pytest.fixture
+async def all_seeing(database: Database) -> AsyncIterator[asyncpg.Connection]:
+    connection = await asyncpg.connect(database.superuser)
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+async def jobs(all_seeing: asyncpg.Connection) -> dict[str, str]:
+    return await settle(all_seeing, all_seeing)

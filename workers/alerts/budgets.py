@@ -9,7 +9,7 @@ from shared.budgets import DeploymentBudgets, ScopeKind
 from shared.tenants import Budgets, TenantSettings
 from workers.alerts.figures import Figures
 from workers.alerts.periods import day_of, month_of, recent
-from workers.alerts.records import DEPLOYMENT, Rule
+from workers.alerts.records import DEFAULT_THRESHOLDS, DEPLOYMENT, Rule
 
 ACTIVE = timedelta(days=1)
 """A conversation that has not cost anything for so long has crossed nothing since, if all were judged meanwhile."""
@@ -54,6 +54,15 @@ async def budget_uses(
     for part in parts:
         async for use in part:
             yield use
+
+
+def thresholds_of(rule: Rule, settings: TenantSettings | None) -> tuple[Decimal, ...]:
+    """Of a rule about a tenant's budgets that has none of its own: half, the share to warn at (`budgets.warn`), all."""
+    usual = tuple(map(Decimal, DEFAULT_THRESHOLDS["budget"]))
+    if rule.metric != "budget" or rule.thresholds != usual or settings is None:
+        return rule.thresholds
+    warn = Decimal(settings.budgets.warn_permille).scaleb(-3)
+    return tuple(sorted({usual[0], warn, usual[-1]}))
 
 
 class _Wanted:

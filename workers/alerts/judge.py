@@ -13,11 +13,11 @@ import msgspec
 import structlog
 
 from shared.budgets import DeploymentBudgets
-from shared.db import Pool, jsonb
+from shared.db import Pool, Row, jsonb
 from shared.errors import Unavailable
-from shared.tenants import read_settings
+from shared.tenants import TenantSettings, read_settings
 from sql import queries
-from workers.alerts.budgets import budget_uses
+from workers.alerts.budgets import budget_uses, thresholds_of
 from workers.alerts.figures import Figures, Span
 from workers.alerts.periods import day_of, hour_of, month_of, recent
 from workers.alerts.records import DEPLOYMENT, Rule
@@ -39,8 +39,8 @@ class Standing(NamedTuple):
     tenant: str
     name: str
     rule: Rule
-    settings: str | None
-    """The tenant's document (JSON); None for the deployment."""
+    settings: TenantSettings | None
+    """None for the deployment."""
 
 
 class Reading(NamedTuple):
@@ -79,8 +79,7 @@ class Judge:
         moment = Moment(now, now if judged_us is None else at(judged_us))
         for row in await self._pool.fetch(queries["standing_alerts"]):
             try:
-                rule = msgspec.json.decode(row["rule"], type=Rule)
-                told += await self._one(Standing(row["tenant"], row["name"], rule, row["settings"]), figures, moment)
+                told += await self._one(_standing(row), figures, moment)
             except (ValueError, ArithmeticError):  # msgspec's errors are ValueErrors; a document nobody has checked
                 log.exception("alert.unjudged", tenant=row["tenant"], alert=row["name"])
             except Unavailable as error:
@@ -139,8 +138,7 @@ class Judge:
         whole = "deployment" if tenant == DEPLOYMENT else "tenant"
         match rule.metric:
             case "budget":
-                settings = None if standing.settings is None else read_settings(standing.settings)
-                async for use in budget_uses(tenant, rule, settings, self._deployment, figures, *moment):
+                async for use in budget_uses(tenant, rule, standing.settings, self._deployment, figures, *moment):
                     yield Reading(use.scope, use.period, use.used, use.limit, use.unit)
             case "daily_cost_usd" | "monthly_cost_usd" | "conversation_cost_usd":
                 async for reading in _of_money(whole, standing, figures, now):
@@ -151,6 +149,15 @@ class Judge:
             case "dau_drop":
                 async for reading in _of_yesterday(whole, standing, figures, now):
                     yield reading
+
+
+def _standing(row: Row) -> Standing:
+    """Raises ValueError for what nobody has checked."""
+    rule = msgspec.json.decode(row["rule"], type=Rule)
+    of_budgets = rule.metric == "budget" and row["settings"] is not None
+    settings = read_settings(row["settings"]) if of_budgets else None
+    rule = msgspec.structs.replace(rule, thresholds=thresholds_of(rule, settings))
+    return Standing(row["tenant"], row["name"], rule, settings)
 
 
 async def _of_money(whole: str, standing: Standing, figures: Figures, now: datetime) -> AsyncIterator[Reading]:

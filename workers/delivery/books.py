@@ -3,6 +3,7 @@
 Every statement may be repeated after a lost answer: what was claimed without our hearing of it lapses with its lease.
 """
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import msgspec
@@ -70,8 +71,13 @@ class DeliveryBooks:
         await self._pool.fetchval(queries["park_deliveries"], PATIENCE_S)
         return recovered
 
-    async def claim(self, slots: int) -> list[Claimed]:
-        args = (slots, self._per_receiver, self._lease_s, TRIPS, self._per_channel)
+    async def look_everywhere(self) -> int:
+        """Have receivers looked at that are due though nothing says so: there should be none. How many were."""
+        return int(await self._pool.fetchval(queries["look_everywhere"]))
+
+    async def claim(self, slots: int, busy: Mapping[str, int]) -> list[Claimed]:
+        """At most `slots`, those that are free. `busy`: what each tenant has under way in this process already."""
+        args = (slots, self._per_receiver, self._lease_s, TRIPS, self._per_channel, jsonb(dict(busy)))
         rows = await self._pool.fetch(queries["claim_deliveries"], *args)
         return [msgspec.json.decode(row["delivery"], type=Claimed) for row in rows]
 

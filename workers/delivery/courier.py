@@ -7,6 +7,7 @@ is different for replies through messengers is in `workers.replies`.
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 
 import structlog
@@ -22,18 +23,28 @@ log = structlog.get_logger("delivery")
 POLL_S = 0.25
 """How often an idle process looks for new rows: half of it is what a delivery waits on average."""
 TIDY_EVERY_S = 1.0
+LOOK_EVERYWHERE_EVERY_S = 60.0
 OUTAGE_PAUSE_S = 1.0
 
 
 class Courier:
+    """`rest` is awaited after each attempt: what it still holds when it is over, its slot does, too."""
+
     def __init__(
-        self, books: DeliveryBooks, send: Callable[[Claimed], Awaitable[Outcome | ReplyEnd]], *, slots: int
+        self,
+        books: DeliveryBooks,
+        send: Callable[[Claimed], Awaitable[Outcome | ReplyEnd]],
+        rest: Callable[[], Awaitable[None]],
+        *,
+        slots: int,
     ) -> None:
-        self._books, self._send, self._slots = books, send, slots
-        self._running: set[asyncio.Task[None]] = set()
+        self._books, self._send, self._rest, self._slots = books, send, rest, slots
+        self._running: dict[asyncio.Task[None], str] = {}
+        """Attempts under way, each with its tenant: nobody gets more slots than are left (`sendable` in SQL)."""
         self._moved = asyncio.Event()
         self._leaving = False
         self._tidied_s = float("-inf")
+        self._looked_s = time.monotonic()
 
     @property
     def state(self) -> str:
@@ -62,23 +73,31 @@ class Courier:
 
     async def _step(self) -> bool:
         """Whether something was claimed: then there may be more."""
+        await self._tidy()
+        free = self._slots - len(self._running)
+        if free <= 0:
+            return False
+        claimed = await self._books.claim(free, Counter(self._running.values()))
+        for one in claimed:
+            task = asyncio.create_task(self._deliver(one))
+            self._running[task] = one.tenant
+            task.add_done_callback(self._ended)
+        return bool(claimed)
+
+    async def _tidy(self) -> None:
         if time.monotonic() - self._tidied_s >= TIDY_EVERY_S:
             recovered = await self._books.tidy()
             self._tidied_s = time.monotonic()
             if recovered:
                 log.warning("delivery.recovered", deliveries=recovered)
-        free = self._slots - len(self._running)
-        if free <= 0:
-            return False
-        claimed = await self._books.claim(free)
-        for one in claimed:
-            task = asyncio.create_task(self._deliver(one))
-            self._running.add(task)
-            task.add_done_callback(self._ended)
-        return bool(claimed)
+        if time.monotonic() - self._looked_s >= LOOK_EVERYWHERE_EVERY_S:
+            missed = await self._books.look_everywhere()
+            self._looked_s = time.monotonic()
+            if missed:
+                log.error("delivery.missed", receivers=missed)
 
     async def _moment(self, at_most_s: float) -> None:
-        """A while, or until an attempt ends: the next one of its lane may go."""
+        """A while, or until an attempt is over."""
         try:
             async with asyncio.timeout(at_most_s):
                 await self._moved.wait()
@@ -86,7 +105,7 @@ class Courier:
             pass
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
-        self._running.discard(task)
+        del self._running[task]
         self._moved.set()
         if not task.cancelled() and (error := task.exception()):
             log.error("delivery.broke", exc_info=error)  # its lease lapses, and it is tried again
@@ -111,6 +130,8 @@ class Courier:
             latency_ms=round(latency_s * 1_000, 1),
             late=not ours,
         )
+        self._moved.set()  # the next one of its lane may go
+        await self._rest()
 
     async def _recorded(self, one: Claimed, outcome: Outcome | ReplyEnd, latency_s: float) -> bool:
         """Waits for Postgres: what was sent should not be sent again for want of a note."""

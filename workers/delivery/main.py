@@ -78,8 +78,12 @@ async def open_courier(settings: Settings, *, lookup: Lookup | None = None) -> A
         stack.push_async_callback(pool.close)
         mine = await deployment.claim(commands, pool, settings.environment)
         signer, subjects = Signer.of(settings, mine.id), Subjects.of(settings, mine.id)
-        sender = _sender(stack, settings, signer, _replies(stack, settings, pool), lookup)
-        courier = Courier(_books(settings, pool), sender, slots=settings.delivery_concurrency)
+        resolver = Resolver(
+            allow_private=settings.delivery_allow_private, threads=settings.delivery_concurrency, lookup=lookup
+        )
+        stack.callback(resolver.close)
+        sender = _sender(stack, settings, signer, _replies(stack, settings, pool), resolver)
+        courier = Courier(_books(settings, pool), sender, resolver.rest, slots=settings.delivery_concurrency)
         await stack.enter_async_context(vitals(lambda: [commands], lambda: [pool]))
         address = await stack.enter_async_context(serving(settings, lambda: ("courier", courier.state), pool))
         await stack.enter_async_context(announced(commands, NAME, address))
@@ -134,12 +138,10 @@ def _replies(stack: contextlib.AsyncExitStack, settings: Settings, pool: Pool) -
 
 
 def _sender(
-    stack: contextlib.AsyncExitStack, settings: Settings, signer: Signer, replies: ReplySender, lookup: Lookup | None
+    stack: contextlib.AsyncExitStack, settings: Settings, signer: Signer, replies: ReplySender, resolver: Resolver
 ) -> Sender:
-    private = settings.delivery_allow_private
-    resolver = Resolver(allow_private=private, threads=settings.delivery_concurrency, lookup=lookup)
-    stack.callback(resolver.close)
-    poster = Poster(resolver, timeout_s=settings.delivery_timeout_s, allow_private=private)
+    timeout_s, private = settings.delivery_timeout_s, settings.delivery_allow_private
+    poster = Poster(resolver, timeout_s=timeout_s, allow_private=private)
     stack.push_async_callback(poster.aclose)
     mailer = Mailer(settings.smtp_url, sender=settings.alert_from, timeout_s=settings.delivery_timeout_s)
     stack.callback(mailer.close)

@@ -7,7 +7,7 @@ connects to one of the addresses returned, and never asks again (DNS rebinding).
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from ipaddress import ip_address
 
 from shared.addresses import Address, is_public
@@ -25,12 +25,18 @@ class Refused(Exception):
 
 
 class Resolver:
-    """`lookup` is the system's, in threads of its own: a name server that hangs must not hold up other names."""
+    """`lookup` is the system's, in threads of its own: a name server that hangs must not hold up other names.
+
+    A thread that asks one cannot be stopped. Whoever gave up waiting for it awaits `rest` before its slot is free: with
+    as many threads as slots there is one for everybody who has a slot.
+    """
 
     def __init__(self, *, allow_private: bool, threads: int, lookup: Lookup | None = None) -> None:
         self._allow_private = allow_private
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="resolve")
         self._lookup = lookup or self._ask_system
+        self._left: dict[asyncio.Task[object] | None, Future[list[Address]]] = {}
+        """Lookups that nobody waits for any more, by who did."""
 
     async def addresses(self, host: str, port: int) -> Sequence[Address]:
         """One or more. Raises Unresolved or Refused."""
@@ -44,6 +50,11 @@ class Resolver:
             raise Refused(f"{host} leads to a private address")
         return found
 
+    async def rest(self) -> None:
+        """Until the thread of a lookup that this task has given up is free again."""
+        if lookup := self._left.pop(asyncio.current_task(), None):
+            await asyncio.wait([asyncio.wrap_future(lookup)])
+
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
@@ -53,4 +64,10 @@ class Resolver:
             texts = dict.fromkeys(str(each[4][0]).partition("%")[0] for each in found)
             return [ip_address(text) for text in texts]
 
-        return await asyncio.get_running_loop().run_in_executor(self._threads, ask)
+        lookup = self._threads.submit(ask)
+        try:
+            return await asyncio.wrap_future(lookup)
+        except asyncio.CancelledError:
+            if lookup.running():
+                self._left[asyncio.current_task()] = lookup
+            raise

@@ -1,9 +1,10 @@
 """The counters of spent money, made anew from the ledger after Redis lost its memory; nothing is reserved meanwhile.
 
-Every worker that meets closed money takes part; one at a time does the work, under a lock that runs out. It waits until
-the ledger has all there is: for one lease, in which workers that live find out, stop what they lost and post its rows;
-for those that say they are not done (`sb:money:unposted`); and until no call is open. Then a sum is exact and nothing
-is held. Conversations are not counted here: the next call of each asks the ledger.
+Every worker takes part that meets closed money, or looks and finds it closed (`keep_open`); one at a time does the
+work, under a lock that runs out. It waits until the ledger has all there is: for one lease, in which workers that live
+find out, stop what they lost and post its rows; for those that say they are not done (`sb:money:unposted`); and until
+no call is open. Then a sum is exact and nothing is held. Conversations are not counted here: the next call of each asks
+the ledger.
 """
 
 import asyncio
@@ -43,6 +44,7 @@ class Recount:
         self._lease_ms = int(lease_s * 1000)
         self._token = secrets.token_hex(8)
         self._work: asyncio.Task[None] | None = None
+        self._watch: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """At the start of a worker: where money never was open it opens at once, for no call can be under way.
@@ -58,14 +60,26 @@ class Recount:
         else:
             self._join()
 
+    def keep_open(self) -> None:
+        """From now on, until `aclose`, look once a lease: it must not stay closed until somebody wants to spend."""
+        self._watch = asyncio.ensure_future(self._look_on(self._lease_ms / 1000))
+
     async def opened(self) -> None:
         """Returns when the counters stand. Cancelled callers leave the others waiting."""
         await asyncio.shield(self._join())
 
     async def aclose(self) -> None:
-        if self._work is not None:
-            self._work.cancel()
-            await asyncio.wait([self._work])
+        for task in (self._watch, self._work):
+            if task is not None:
+                task.cancel()
+                await asyncio.wait([task])
+
+    async def _look_on(self, every_s: float) -> None:
+        while True:
+            await asyncio.sleep(every_s)
+            with contextlib.suppress(Unavailable):  # then the next look tells
+                if not await self._commands.run("EXISTS", keys.MONEY):
+                    await self.opened()
 
     def _join(self) -> "asyncio.Task[None]":
         if self._work is None or self._work.done():
