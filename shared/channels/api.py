@@ -47,7 +47,7 @@ class Inbound(msgspec.Struct, frozen=True, kw_only=True):
     conversation: str
     """Within the channel."""
     text: str
-    """What an agent is given. What is no text is told in brackets: `[image] the caption`."""
+    """What an agent is given. What is no text is told in brackets: `[location] 52.5, 13.4`, and see `attached`."""
     details: Mapping[str, Any] = {}
     """Where the reply goes, who speaks, what was attached: the job's metadata, as `channel`."""
 

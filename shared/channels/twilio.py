@@ -32,6 +32,7 @@ from shared.channels.api import (
     retry_after_s,
     whole_channel,
 )
+from shared.channels.attached import kind_of_file, unseen
 from shared.channels.reading import Malformed, described, identifier, read_form, read_object
 from shared.channels.splitting import split
 from shared.errors import BadSignature
@@ -246,10 +247,9 @@ def _told(form: dict[str, Any]) -> tuple[str, list[dict[str, Any]]]:
     count = form.get("NumMedia")
     shown = min(int(count), MAX_MEDIA) if isinstance(count, str) and count.isascii() and count.isdecimal() else 0
     media = [described(url=form.get(f"MediaUrl{n}"), mime_type=form.get(f"MediaContentType{n}")) for n in range(shown)]
-    kinds = [str(each.get("mime_type", "media")).partition("/")[0] for each in media]
     if (latitude := form.get("Latitude")) is not None:
         text = " ".join(filter(None, [text, f"[location] {latitude}, {form.get('Longitude')}"]))
-    return " ".join(filter(None, [*(f"[{kind}]" for kind in kinds), text])), media
+    return " ".join(filter(None, [*(unseen(kind_of_file(each.get("mime_type"))) for each in media), text])), media
 
 
 def _read_status(message_id: str, state: str, form: dict[str, Any], reading: Reading, reference: str | None) -> None:

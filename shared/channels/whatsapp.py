@@ -29,7 +29,7 @@ from shared.channels.api import (
     matches,
     whole_channel,
 )
-from shared.channels.reading import Malformed, described, identifier, member, optional, read_object, unix_s
+from shared.channels.reading import Malformed, described, identifier, member, objects, optional, read_object, unix_s
 from shared.channels.splitting import split
 from shared.channels.whatsapp_kinds import TEXTS, kind_of
 from shared.channels.whatsapp_sending import (
@@ -273,15 +273,19 @@ _REFERRAL = ("source_url", "source_id", "source_type", "headline", "body")
 
 
 def _read_status(status: dict[str, Any], reading: Reading) -> None:
+    """A payment's has the id of the message that asked for it, which has not failed when the payment has."""
     state = member(status, "status", str)
-    if state in _STATES:
+    of = optional(status, "type", str) or "message"
+    if of != "message":
+        reading.keep(f"status:{of[:32]}:{state[:32]}", status)
+    elif state in _STATES:
         reading.statuses.append(_status(status, state))
-    else:  # of a payment, or of something newer
+    else:  # of something newer
         reading.keep(f"status:{state[:64]}", status)
 
 
 def _status(status: dict[str, Any], state: Any) -> Status:
-    errors = [each for each in status.get("errors") or [] if isinstance(each, dict)]
+    errors = objects(status, "errors")
     at_s, echo = unix_s(status, "timestamp"), status.get("biz_opaque_callback_data")
     return Status(
         reference=echo if isinstance(echo, str) else None,
