@@ -7,8 +7,10 @@ named, not fetched.
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
+import msgspec
+
 from shared.channels.attached import Kind, unseen
-from shared.channels.reading import Malformed, described, identifier, member, objects, optional
+from shared.channels.reading import Malformed, described, identifier, member, objects, optional, read_object
 
 Told = tuple[str, dict[str, Any]]
 """The words, and details."""
@@ -35,13 +37,25 @@ def _interactive(message: dict[str, Any]) -> Told:
     interactive = member(message, "interactive", dict)
     kind = member(interactive, "type", str)
     reply = member(interactive, kind, dict)
-    if kind == "nfm_reply":  # what a Flow was filled in with
-        answers = member(reply, "response_json", str)
-        return f"[form] {answers}", {"form": described(name=optional(reply, "name", str))}
+    if kind == "nfm_reply":
+        return _form(reply)
     if kind not in {"button_reply", "list_reply"}:
         raise Malformed(f"`interactive` of the type {kind[:64]} is not known")
     words = described(id=optional(reply, "id", str), description=optional(reply, "description", str))
     return member(reply, "title", str), {"choice": words}
+
+
+def _form(reply: dict[str, Any]) -> Told:
+    """What a Flow was filled in with, as the form has it. Its token is ours and says nothing to a model."""
+    told = member(reply, "response_json", str)
+    name, token = optional(reply, "name", str), None
+    try:
+        answers = read_object(told.encode())
+        token = answers.pop("flow_token", None)
+        told = msgspec.json.encode(answers).decode()
+    except Malformed:
+        pass  # then its text is all there is
+    return f"[form] {told}", {"form": described(name=name, token=token)}
 
 
 def _reaction(message: dict[str, Any]) -> Told:
