@@ -121,10 +121,27 @@ def _at_all_levels() -> Post:
 def _media_and_places() -> list[Post]:
     place = {"latitude": 37.4847, "longitude": -122.1473, "name": "Main Office", "address": "1 Main Street"}
     person = {
-        "addresses": [{"city": "Berlin", "country_code": "de", "street": "Weg 1", "type": "HOME", "zip": "10115"}],
+        "addresses": [
+            {
+                "city": "Berlin",
+                "country": "Germany",
+                "country_code": "de",
+                "state": "BE",
+                "street": "Weg 1",
+                "type": "HOME",
+                "zip": "10115",
+            }
+        ],
         "birthday": "1990-01-01",
         "emails": [{"email": "kim@example.org", "type": "WORK"}],
-        "name": {"formatted_name": "Kim Lee", "first_name": "Kim", "last_name": "Lee"},
+        "name": {
+            "formatted_name": "Kim Lee",
+            "first_name": "Kim",
+            "last_name": "Lee",
+            "middle_name": "",
+            "prefix": "",
+            "suffix": "",
+        },
         "org": {"company": "Example", "department": "Sales", "title": "Head"},
         "phones": [{"phone": "+49 155 50101", "wa_id": "4915550101", "type": "HOME"}],
         "urls": [{"url": "https://example.org", "type": "WORK"}],
@@ -151,7 +168,7 @@ def _media_and_places() -> list[Post]:
 def _statuses() -> Post:
     """Of messages that are none of ours, and of a payment that has failed: its message has not."""
     fault = {"code": 131014, "title": "Request for url https://URL.jpg failed with error: 404 (Not Found)"}
-    paid = {"type": "payment", "payment": {"reference_id": "reference-id-from-order-details-msg"}}
+    paid = {"from": ADA, "type": "payment", "payment": {"reference_id": "reference-id-from-order-details-msg"}}
     states = [
         _status("sent", 1, conversation=_CONVERSATION, pricing=_PRICING),
         _status("delivered", 1, conversation=_CONVERSATION, pricing=_PRICING),
@@ -218,6 +235,7 @@ def _shop() -> Post:
         "body": "New ones",
         "media_type": "image",
         "image_url": "https://example.org/raw.jpg",
+        "video_url": "https://example.org/raw.mp4",
         "thumbnail_url": "https://example.org/thumb.jpg",
     }
     asked = {"context": {"from": "16505553333", "id": "wamid.1", "referred_product": product}}
