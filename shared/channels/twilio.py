@@ -35,6 +35,7 @@ from shared.channels.api import (
 from shared.channels.attached import kind_of_file, unseen
 from shared.channels.reading import Malformed, described, identifier, read_form, read_object
 from shared.channels.splitting import split
+from shared.channels.whatsapp_sending import WINDOW_S
 from shared.errors import BadSignature
 
 API = "https://api.twilio.com"
@@ -112,6 +113,10 @@ class Twilio(Channel[TwilioSettings, TwilioCredentials]):
     def paces(self, details: Mapping[str, Any], settings: TwilioSettings) -> list[Pace]:
         """Of the number: 80 a second on WhatsApp, one by SMS from an ordinary number."""
         return [whole_channel(settings.per_second, self.per_second if _is_whatsapp(settings) else 1.0)]
+
+    def window_s(self, settings: TwilioSettings) -> int | None:
+        """WhatsApp's. Twilio takes a text that comes too late, and tells only afterwards that it failed."""
+        return WINDOW_S if _is_whatsapp(settings) else None
 
     def has_template(self, settings: TwilioSettings) -> bool:
         return settings.content_sid is not None

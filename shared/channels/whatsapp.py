@@ -37,6 +37,7 @@ from shared.channels.whatsapp_sending import (
     MAX_TEXT_UNITS,
     PAIR_BURST,
     PAIR_INTERVAL_S,
+    WINDOW_S,
     address_of,
     judged,
     reading_of,
@@ -79,7 +80,6 @@ class WhatsApp(Channel[WhatsAppSettings, WhatsAppCredentials]):
     settings, credentials = WhatsAppSettings, WhatsAppCredentials
     max_body_bytes: ClassVar[int] = 4 << 20  # Meta sends up to 3 MB
     echoes: ClassVar[bool] = True
-    window_s: ClassVar[int | None] = 86_400
     per_second: ClassVar[float] = 80.0
 
     def verify(self, hook: Hook, settings: WhatsAppSettings, credentials: WhatsAppCredentials) -> None:
@@ -112,6 +112,9 @@ class WhatsApp(Channel[WhatsAppSettings, WhatsAppCredentials]):
             whole_channel(settings.per_second, self.per_second),
             Pace(address_of(details), PAIR_INTERVAL_S, PAIR_BURST),
         ]
+
+    def window_s(self, settings: WhatsAppSettings) -> int | None:
+        return WINDOW_S
 
     def has_template(self, settings: WhatsAppSettings) -> bool:
         return settings.template_name is not None
