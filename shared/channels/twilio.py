@@ -115,7 +115,7 @@ class Twilio(Channel[TwilioSettings, TwilioCredentials]):
         return [whole_channel(settings.per_second, self.per_second if _is_whatsapp(settings) else 1.0)]
 
     def window_s(self, settings: TwilioSettings) -> int | None:
-        """WhatsApp's. Twilio takes a text that comes too late, and tells only afterwards that it failed."""
+        """WhatsApp's. Twilio may take a text that comes too late, and tell only afterwards that it failed."""
         return WINDOW_S if _is_whatsapp(settings) else None
 
     def has_template(self, settings: TwilioSettings) -> bool:
