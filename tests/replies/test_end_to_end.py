@@ -1,6 +1,6 @@
 """From a provider's webhook to the provider's API, through the product's own processes.
 
-Every kind of request comes in as the providers send it (`tests/channels/recorded.py`), the model is the stand-in and
+Every kind of request comes in as the providers send it (`tests/channels/recorded`), the model is the stand-in and
 repeats what it was asked, and what the providers took is read from their books.
 """
 

@@ -1,46 +1,13 @@
-"""What providers really send, field for field, as conversations: each request, and what the agent hears of whom by it.
+"""WhatsApp's, in the shapes of Meta's public Postman collection and of its newer notes (business-scoped ids)."""
 
-The shapes are those of Meta's public Postman collection and of its newer notes (business-scoped ids), of Twilio's list
-of webhook parameters, of Telegram's Bot API and of Slack's Events API; the people and the words are ours. A
-conversation says nothing twice, so that a message that was sent again can be told from the next one.
-"""
-
-import json
-from dataclasses import dataclass
 from typing import Any
 
 from tests.channels.providers import PROVIDERS
+from tests.channels.recorded.post import SLOW, Post
 
 WABA, NUMBER = "8856996819413533", PROVIDERS["whatsapp"].settings["phone_number_id"]
 ADA, CLEO, BEN = "16315551234", "4915550100", "US.13491208655302741918"
 """Ben has no phone number that we may know."""
-SLOW = "held up"
-"""In one message of each provider: for faults that strike it."""
-
-
-@dataclass(frozen=True)
-class Post:
-    """One request of a provider."""
-
-    content: Any
-    said: tuple[tuple[str, str], ...] = ()
-    """Whom the replies go to, and what the agent hears, in order. None for what is no message to answer."""
-
-
-def posts(kind: str) -> list[Post]:
-    return {"whatsapp": _whatsapp, "twilio": _twilio, "telegram": _telegram, "slack": _slack}[kind]()
-
-
-def heard(kind: str) -> dict[str, list[str]]:
-    """By whom the reply goes to."""
-    found: dict[str, list[str]] = {}
-    for post in posts(kind):
-        for peer, text in post.said:
-            found.setdefault(peer, []).append(text)
-    return found
-
-
-# -- WhatsApp ---------------------------------------------------------------------------------------------------------
 
 
 def _value(*, number: str = NUMBER, **content: Any) -> dict[str, Any]:
@@ -92,7 +59,7 @@ _CONVERSATION = {
 _PRICING = {"billable": True, "pricing_model": "CBP", "category": "service"}
 
 
-def _whatsapp() -> list[Post]:
+def posts() -> list[Post]:
     return [_at_all_levels(), *_media_and_places(), _statuses(), _choices(), _not_to_answer(), _shop()]
 
 
@@ -253,156 +220,3 @@ def _shop() -> Post:
             (CLEO, "[order] 2 × sku-1 at 3.50 USD\nPlease quickly"),
         ),
     )
-
-
-# -- Twilio -----------------------------------------------------------------------------------------------------------
-
-_TWILIO_USER = "whatsapp:+16315551234"
-
-
-def _form(n: int, body: str, *media: str, **more: str) -> dict[str, str]:
-    sid = f"SM{n:032x}"
-    files = {
-        f"MediaUrl{place}": f"https://api.twilio.com/2010-04-01/Accounts/AC1/Media/ME{place}"
-        for place in range(len(media))
-    }
-    return {
-        "SmsMessageSid": sid,
-        "SmsSid": sid,
-        "MessageSid": sid,
-        "AccountSid": "AC1",
-        "ApiVersion": "2010-04-01",
-        "SmsStatus": "received",
-        "NumSegments": "1",
-        "ReferralNumMedia": "0",
-        "NumMedia": str(len(media)),
-        "ProfileName": "Zoë",
-        "WaId": "16315551234",
-        "From": _TWILIO_USER,
-        "To": PROVIDERS["twilio"].settings["number"],
-        "Body": body,
-        **files,
-        **{f"MediaContentType{place}": mime_type for place, mime_type in enumerate(media)},
-        **more,
-    }
-
-
-def _twilio() -> list[Post]:
-    told = [
-        (_form(1, f"Grüße & 😀, {SLOW}"), f"Grüße & 😀, {SLOW}"),
-        (_form(2, "Is this it?", "image/jpeg"), "[image that you cannot see] Is this it?"),
-        (_form(3, "", "audio/ogg"), "[audio that you cannot hear]"),
-        (_form(4, "", "application/pdf"), "[document that you cannot open]"),
-        (_form(5, "", "text/vcard"), "[contact card that you cannot open]"),
-        (_form(6, "", Latitude="52.5", Longitude="13.4", Address="Main St"), "[location] 52.5, 13.4"),
-        (_form(7, "Yes", ButtonText="Yes", ButtonPayload="yes-1", MessageType="button"), "Yes"),
-    ]
-    status = {"MessageSid": "SMnone", "SmsSid": "SMnone", "AccountSid": "AC1", "ApiVersion": "2010-04-01"}
-    more = {"MessageStatus": "delivered", "SmsStatus": "delivered", "To": _TWILIO_USER, "From": "whatsapp:+15550001"}
-    return [*(Post(form, ((_TWILIO_USER, text),)) for form, text in told), Post(status | more)]
-
-
-# -- Telegram ---------------------------------------------------------------------------------------------------------
-
-
-def _update(n: int, chat: int, **content: Any) -> dict[str, Any]:
-    person = {"id": abs(chat), "is_bot": False, "first_name": "Zoë", "username": "zoe", "language_code": "de"}
-    place: dict[str, Any] = {"id": chat, "first_name": "Zoë", "username": "zoe", "type": "private"}
-    if chat < 0:
-        place = {"id": chat, "title": "Team", "is_forum": True, "type": "supergroup"}
-    message = {"message_id": n, "from": person, "chat": place, "date": 1_795_200_000 + n, **content}
-    return {"update_id": 904_000_000 + n, "message": message}
-
-
-def _telegram() -> list[Post]:
-    file = {"file_id": "BQACAgIAAx", "file_unique_id": "AgAD", "file_size": 11_222}
-    sizes = [{**file, "width": side, "height": side} for side in (90, 320, 800)]
-    entities = [{"offset": 0, "length": 6, "type": "bot_command"}]
-    poll = {
-        "id": "5",
-        "question": "When?",
-        "options": [{"text": "Mon", "voter_count": 0}, {"text": "Tue", "voter_count": 0}],
-    }
-    told: list[tuple[int, dict[str, Any], str]] = [
-        (771, {"text": f"/start {SLOW} 😀", "entities": entities}, f"/start {SLOW} 😀"),
-        (771, {"photo": sizes, "caption": "Look"}, "[image that you cannot see] Look"),
-        (772, {"voice": {**file, "duration": 2, "mime_type": "audio/ogg"}}, "[voice message that you cannot hear]"),
-        (772, {"sticker": {**file, "emoji": "👍", "type": "regular"}}, "[sticker that you cannot see: 👍]"),
-        (
-            773,
-            {"animation": {**file, "duration": 1}, "document": {**file, "file_name": "giphy.mp4"}},
-            "[animation that you cannot see]",
-        ),
-        (773, {"document": {**file, "file_name": "a.pdf"}}, "[document that you cannot open: a.pdf]"),
-        (774, {"video_note": {**file, "duration": 1, "length": 240}}, "[video that you cannot see]"),
-        (774, {"contact": {"phone_number": "+4915550101", "first_name": "Kim"}}, "[contact] Kim +4915550101"),
-        (775, {"location": {"latitude": 52.5, "longitude": 13.4}}, "[location] 52.5, 13.4"),
-        (775, {"poll": poll}, "[poll] When? (Mon; Tue)"),
-        (-100_123, {"text": "in a topic", "is_topic_message": True, "message_thread_id": 9}, "in a topic"),
-    ]
-    asked = [Post(_update(n, chat, **more), ((str(chat), text),)) for n, (chat, more, text) in enumerate(told, 1)]
-    joined = _update(20, -100_123, new_chat_members=[{"id": 5, "is_bot": False, "first_name": "Kim"}])
-    member = {"update_id": 904_000_021, "my_chat_member": {"chat": {"id": 771, "type": "private"}, "date": 1}}
-    return [*asked, Post(joined), Post(member)]
-
-
-# -- Slack ------------------------------------------------------------------------------------------------------------
-
-
-def _event(n: int, **event: Any) -> dict[str, Any]:
-    at = f"17952000{n:02}.000{n:03}"
-    return {
-        "token": "Jhj5dZrVaK7ZwHHjRyZWjbDl",
-        "team_id": "T1",
-        "api_app_id": "A1",
-        "event": {"user": "U1", "ts": at, "event_ts": at, "team": "T1", **event},
-        "type": "event_callback",
-        "event_id": f"Ev0{n:03}",
-        "event_time": 1_795_200_000 + n,
-        "authorizations": [{"team_id": "T1", "user_id": "UBOT", "is_bot": True}],
-    }
-
-
-def _slack() -> list[Post]:
-    direct = {"type": "message", "channel": "D1", "channel_type": "im"}
-    mention = {"type": "app_mention", "channel": "C1", "text": "<@UBOT> where is it?"}
-    file = {"id": "F1", "name": "photo.png", "mimetype": "image/png", "url_private": "https://files.slack.com/1"}
-    thread = "1795200004.000004"
-    clicked = {
-        "type": "block_actions",
-        "api_app_id": "A1",
-        "user": {"id": "U1", "username": "zoe", "team_id": "T1"},
-        "channel": {"id": "C2", "name": "help"},
-        "trigger_id": "13345224609.738474920.8088930838d88f008e0",
-        "message": {"type": "message", "ts": "1795100000.000001", "thread_ts": "1795100000.000000"},
-        "actions": [{"action_id": "ok", "block_id": "b", "text": {"type": "plain_text", "text": "OK"}, "value": "1"}],
-    }
-    command = {
-        "token": "Jhj5dZrVaK7ZwHHjRyZWjbDl",
-        "team_id": "T1",
-        "channel_id": "C3",
-        "user_id": "U1",
-        "command": "/ask",
-        "text": "why",
-        "api_app_id": "A1",
-        "trigger_id": "13345224609.738474920.8088930838d88f008e1",
-        "response_url": "https://hooks.slack.com/commands/1234/5678",
-    }
-    edited = {"type": "message", "subtype": "message_changed", "channel": "D1", "channel_type": "im", "message": {}}
-    return [
-        Post(_event(1, **direct, text=f"Hi 😀, {SLOW}", client_msg_id="1"), (("D1", f"Hi 😀, {SLOW}"),)),
-        Post(
-            _event(2, **direct, text="Is this it?", subtype="file_share", files=[file]),
-            (("D1", "[image that you cannot see: photo.png]\nIs this it?"),),
-        ),
-        Post(_event(3, **edited)),
-        Post(_event(4, **mention), (("C1", "where is it?"),)),
-        Post(_event(4, **{**mention, "type": "message", "channel_type": "channel"})),  # the same, as another event
-        Post(
-            _event(5, **mention | {"text": "<@UBOT> and mine?", "user": "U2", "thread_ts": thread}),
-            (("C1", "and mine?"),),
-        ),
-        Post({"payload": json.dumps(clicked)}, (("C2", "OK"),)),
-        Post(command, (("C3", "/ask why"),)),
-        Post(_event(6, type="reaction_added", reaction="thumbsup", item={"type": "message", "channel": "D1"})),
-    ]
