@@ -230,13 +230,14 @@ async def _note(ingress: Ingress, channel: OpenChannel, reading: Reading) -> Non
     received_us = time.time_ns() // 1_000
     head = {"channel": channel.record.id, "received_us": received_us}
     rows: list[dict[str, Any]] = [{**head, **msgspec.to_builtins(status)} for status in reading.statuses]
-    rows += [{**head, **_kept(kept)} for kept in reading.kept]
+    rows += [{**head, **kept_row(kept)} for kept in reading.kept]
     for kept in reading.kept:
         log.warning("inbound_kept", channel=channel.record.id, reason=kept.reason)
     await ingress.commands.run("XADD", keys.INBOX, "*", "tenant", channel.record.tenant, "rows", jsonb(rows))
 
 
-def _kept(kept: Kept) -> dict[str, Any]:
+def kept_row(kept: Kept) -> dict[str, Any]:
+    """Of a row of the inbox, what tells of it."""
     encoded = jsonb(kept.payload)
     digest = hashlib.sha256(f"{kept.reason}\0{encoded}".encode()).hexdigest()[:32]
     payload = kept.payload

@@ -47,7 +47,7 @@ class Inbound(msgspec.Struct, frozen=True, kw_only=True):
     conversation: str
     """Within the channel."""
     text: str
-    """What an agent is given. What is no text is told in brackets: `[image] the caption`."""
+    """What an agent is given. What is no text is told in brackets: `[location] 52.5, 13.4`, and see `attached`."""
     details: Mapping[str, Any] = {}
     """Where the reply goes, who speaks, what was attached: the job's metadata, as `channel`."""
 
@@ -202,8 +202,6 @@ class Channel(Generic[S, C]):
 
     echoes: ClassVar[bool] = False
     """Whether statuses carry our reference: then what may have arrived is known after a while."""
-    window_s: ClassVar[int | None] = None
-    """For how long after a user's last message anything but a template may be sent to it."""
     per_second: ClassVar[float] = 30.0
     """Messages of a whole channel, where its settings do not say."""
 
@@ -214,6 +212,10 @@ class Channel(Generic[S, C]):
     def paces(self, details: Mapping[str, Any], settings: S) -> list[Pace]:
         """How fast messages may follow each other: of the channel, and to whom `details` lead."""
         raise NotImplementedError
+
+    def window_s(self, settings: S) -> int | None:
+        """For how long after a user's last message anything but a template may be sent to it; None: always."""
+        return None
 
     def has_template(self, settings: S) -> bool:
         """Whether something can be sent outside `window_s`."""

@@ -73,6 +73,12 @@ def optional(value: Mapping[str, Any], name: str, kind: type[T]) -> T | None:
     return None if value.get(name) is None else member(value, name, kind)
 
 
+def objects(value: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
+    """Those of a list that only describes; whatever else stands there says nothing."""
+    found = value.get(name)
+    return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
+
+
 def identifier(value: Mapping[str, Any], name: str) -> str:
     """An id, which some send as a number. Raises Malformed for one that is none."""
     found = value.get(name)

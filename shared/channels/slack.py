@@ -32,7 +32,18 @@ from shared.channels.api import (
     retry_after_s,
     whole_channel,
 )
-from shared.channels.reading import Malformed, described, identifier, member, optional, read_form, read_object, unix_s
+from shared.channels.attached import kind_of_file, unseen
+from shared.channels.reading import (
+    Malformed,
+    described,
+    identifier,
+    member,
+    objects,
+    optional,
+    read_form,
+    read_object,
+    unix_s,
+)
 from shared.channels.splitting import split, units
 from shared.errors import BadSignature
 
@@ -176,7 +187,7 @@ def _read_event(body: dict[str, Any], settings: SlackSettings, reading: Reading)
 def _is_echo(event: dict[str, Any], settings: SlackSettings) -> bool:
     """Said by a bot, ourselves above all, or no saying: an edit, a join …"""
     own = settings.bot_user_id is not None and event.get("user") == settings.bot_user_id
-    return own or "bot_id" in event or event.get("subtype") not in _SUBTYPES
+    return own or "bot_id" in event or optional(event, "subtype", str) not in _SUBTYPES
 
 
 def _is_for_us(name: str, event: dict[str, Any], settings: SlackSettings) -> bool:
@@ -187,11 +198,16 @@ def _read_message(name: str, event: dict[str, Any], team: str | None, reading: R
     channel, user, at = (identifier(event, key) for key in ("channel", "user", "ts"))
     text = html.unescape(_MENTION.sub(" ", optional(event, "text", str) or "").strip())
     files = [
-        described(kind="file", id=each.get("id"), mime_type=each.get("mimetype"), filename=each.get("name"))
-        for each in event.get("files") or []
-        if isinstance(each, dict)
+        described(
+            kind="file",
+            id=optional(each, "id", str),
+            mime_type=optional(each, "mimetype", str),
+            filename=optional(each, "name", str),
+        )
+        for each in objects(event, "files")
     ]
-    said = "\n".join(filter(None, [*(f"[file] {each.get('filename', '')}".strip() for each in files), text]))
+    shown = (unseen(kind_of_file(each.get("mime_type")), each.get("filename")) for each in files)
+    said = "\n".join(filter(None, [*shown, text]))
     if not said:
         reading.keep("empty", event)
         return
@@ -255,9 +271,9 @@ def _read_action(content: dict[str, Any], action: Any, reading: Reading) -> None
     if not isinstance(action, dict):
         raise Malformed("`actions` must hold objects")
     channel, user = identifier(member(content, "channel", dict), "id"), identifier(member(content, "user", dict), "id")
-    words = optional(optional(action, "text", dict) or {}, "text", str)
+    words = (optional(optional(action, "text", dict) or {}, "text", str) or "").strip()
     chosen = optional(action, "selected_option", dict) or action
-    value = optional(chosen, "value", str)
+    value = (optional(chosen, "value", str) or "").strip()
     message = optional(content, "message", dict) or {}
     thread = optional(message, "thread_ts", str) or optional(message, "ts", str)
     direct = channel.startswith("D")

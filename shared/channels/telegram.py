@@ -28,12 +28,11 @@ from shared.channels.api import (
 )
 from shared.channels.reading import Malformed, described, identifier, member, optional, read_object, unix_s
 from shared.channels.splitting import split
+from shared.channels.telegram_kinds import told
 from shared.errors import BadSignature
 
 API = "https://api.telegram.org"
 MAX_TEXT_UNITS = 4_096
-_MEDIA = ("animation", "photo", "voice", "audio", "video_note", "video", "document", "sticker")
-"""An animation comes with a document of the same file."""
 
 
 class TelegramSettings(ReplySettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -150,7 +149,7 @@ def _read_update(update: dict[str, Any], settings: TelegramSettings, reading: Re
         text, message = optional(content, "data", str) or "", member(content, "message", dict)
         more = {"callback_query_id": identifier(content, "id")}
     elif kind == "message" or (kind == "edited_message" and settings.edits):
-        text, more = _told(content)
+        text, more = told(content)
         message = content
     else:
         reading.keep(kind[:64], update)
@@ -195,33 +194,3 @@ def _inbound(
         text=text,
         details=details,
     )
-
-
-def _told(message: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The words of a message, and what came with it; no words for what only tells of the chat."""
-    if (text := optional(message, "text", str)) is not None:
-        return text, {}
-    if (kind := next((name for name in _MEDIA if name in message), None)) is not None:
-        return _media(kind, message)
-    if (place := optional(message, "location", dict)) is not None:
-        venue = optional(message, "venue", dict) or {}
-        named = ", ".join(filter(None, (optional(venue, name, str) for name in ("title", "address"))))
-        where = f"{place.get('latitude')}, {place.get('longitude')}"
-        return f"[location] {named} ({where})" if named else f"[location] {where}", {}
-    if (contact := optional(message, "contact", dict)) is not None:
-        names = (optional(contact, name, str) for name in ("first_name", "last_name", "phone_number"))
-        return f"[contact] {' '.join(filter(None, names))}", {}
-    return "", {}
-
-
-def _media(kind: str, message: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    found: Any = message[kind]
-    if kind == "photo":  # in several sizes, the largest last
-        found = found[-1] if isinstance(found, list) and found else None
-    if not isinstance(found, dict):
-        raise Malformed(f"`{kind}` must be an object")
-    name, caption = optional(found, "file_name", str), optional(message, "caption", str)
-    attached = described(
-        kind=kind, id=identifier(found, "file_id"), mime_type=optional(found, "mime_type", str), filename=name
-    )
-    return " ".join(filter(None, [f"[{kind}]", name, caption])), {"media": attached}

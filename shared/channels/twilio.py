@@ -32,8 +32,10 @@ from shared.channels.api import (
     retry_after_s,
     whole_channel,
 )
+from shared.channels.attached import kind_of_file, unseen
 from shared.channels.reading import Malformed, described, identifier, read_form, read_object
 from shared.channels.splitting import split
+from shared.channels.whatsapp_sending import WINDOW_S
 from shared.errors import BadSignature
 
 API = "https://api.twilio.com"
@@ -111,6 +113,10 @@ class Twilio(Channel[TwilioSettings, TwilioCredentials]):
     def paces(self, details: Mapping[str, Any], settings: TwilioSettings) -> list[Pace]:
         """Of the number: 80 a second on WhatsApp, one by SMS from an ordinary number."""
         return [whole_channel(settings.per_second, self.per_second if _is_whatsapp(settings) else 1.0)]
+
+    def window_s(self, settings: TwilioSettings) -> int | None:
+        """WhatsApp's. Twilio may take a text that comes too late, and tell only afterwards that it failed."""
+        return WINDOW_S if _is_whatsapp(settings) else None
 
     def has_template(self, settings: TwilioSettings) -> bool:
         return settings.content_sid is not None
@@ -246,10 +252,9 @@ def _told(form: dict[str, Any]) -> tuple[str, list[dict[str, Any]]]:
     count = form.get("NumMedia")
     shown = min(int(count), MAX_MEDIA) if isinstance(count, str) and count.isascii() and count.isdecimal() else 0
     media = [described(url=form.get(f"MediaUrl{n}"), mime_type=form.get(f"MediaContentType{n}")) for n in range(shown)]
-    kinds = [str(each.get("mime_type", "media")).partition("/")[0] for each in media]
     if (latitude := form.get("Latitude")) is not None:
         text = " ".join(filter(None, [text, f"[location] {latitude}, {form.get('Longitude')}"]))
-    return " ".join(filter(None, [*(f"[{kind}]" for kind in kinds), text])), media
+    return " ".join(filter(None, [*(unseen(kind_of_file(each.get("mime_type"))) for each in media), text])), media
 
 
 def _read_status(message_id: str, state: str, form: dict[str, Any], reading: Reading, reference: str | None) -> None:

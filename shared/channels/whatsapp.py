@@ -29,7 +29,7 @@ from shared.channels.api import (
     matches,
     whole_channel,
 )
-from shared.channels.reading import Malformed, described, identifier, member, optional, read_object, unix_s
+from shared.channels.reading import Malformed, described, identifier, member, objects, optional, read_object, unix_s
 from shared.channels.splitting import split
 from shared.channels.whatsapp_kinds import TEXTS, kind_of
 from shared.channels.whatsapp_sending import (
@@ -37,6 +37,7 @@ from shared.channels.whatsapp_sending import (
     MAX_TEXT_UNITS,
     PAIR_BURST,
     PAIR_INTERVAL_S,
+    WINDOW_S,
     address_of,
     judged,
     reading_of,
@@ -79,7 +80,6 @@ class WhatsApp(Channel[WhatsAppSettings, WhatsAppCredentials]):
     settings, credentials = WhatsAppSettings, WhatsAppCredentials
     max_body_bytes: ClassVar[int] = 4 << 20  # Meta sends up to 3 MB
     echoes: ClassVar[bool] = True
-    window_s: ClassVar[int | None] = 86_400
     per_second: ClassVar[float] = 80.0
 
     def verify(self, hook: Hook, settings: WhatsAppSettings, credentials: WhatsAppCredentials) -> None:
@@ -112,6 +112,9 @@ class WhatsApp(Channel[WhatsAppSettings, WhatsAppCredentials]):
             whole_channel(settings.per_second, self.per_second),
             Pace(address_of(details), PAIR_INTERVAL_S, PAIR_BURST),
         ]
+
+    def window_s(self, settings: WhatsAppSettings) -> int | None:
+        return WINDOW_S
 
     def has_template(self, settings: WhatsAppSettings) -> bool:
         return settings.template_name is not None
@@ -273,15 +276,19 @@ _REFERRAL = ("source_url", "source_id", "source_type", "headline", "body")
 
 
 def _read_status(status: dict[str, Any], reading: Reading) -> None:
+    """A payment's has the id of the message that asked for it, which has not failed when the payment has."""
     state = member(status, "status", str)
-    if state in _STATES:
+    of = optional(status, "type", str) or "message"
+    if of != "message":
+        reading.keep(f"status:{of[:32]}:{state[:32]}", status)
+    elif state in _STATES:
         reading.statuses.append(_status(status, state))
-    else:  # of a payment, or of something newer
+    else:  # of something newer
         reading.keep(f"status:{state[:64]}", status)
 
 
 def _status(status: dict[str, Any], state: Any) -> Status:
-    errors = [each for each in status.get("errors") or [] if isinstance(each, dict)]
+    errors = objects(status, "errors")
     at_s, echo = unix_s(status, "timestamp"), status.get("biz_opaque_callback_data")
     return Status(
         reference=echo if isinstance(echo, str) else None,

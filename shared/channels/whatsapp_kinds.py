@@ -5,9 +5,12 @@ named, not fetched.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
-from shared.channels.reading import Malformed, described, identifier, member, optional
+import msgspec
+
+from shared.channels.attached import Kind, unseen
+from shared.channels.reading import Malformed, described, identifier, member, objects, optional, read_object
 
 Told = tuple[str, dict[str, Any]]
 """The words, and details."""
@@ -34,13 +37,25 @@ def _interactive(message: dict[str, Any]) -> Told:
     interactive = member(message, "interactive", dict)
     kind = member(interactive, "type", str)
     reply = member(interactive, kind, dict)
-    if kind == "nfm_reply":  # what a Flow was filled in with
-        answers = member(reply, "response_json", str)
-        return f"[form] {answers}", {"form": described(name=optional(reply, "name", str))}
+    if kind == "nfm_reply":
+        return _form(reply)
     if kind not in {"button_reply", "list_reply"}:
         raise Malformed(f"`interactive` of the type {kind[:64]} is not known")
     words = described(id=optional(reply, "id", str), description=optional(reply, "description", str))
     return member(reply, "title", str), {"choice": words}
+
+
+def _form(reply: dict[str, Any]) -> Told:
+    """What a Flow was filled in with, as the form has it. Its token is ours and says nothing to a model."""
+    told = member(reply, "response_json", str)
+    name, token = optional(reply, "name", str), None
+    try:
+        answers = read_object(told.encode())
+        token = answers.pop("flow_token", None)
+        told = msgspec.json.encode(answers).decode()
+    except Malformed:
+        pass  # then its text is all there is
+    return f"[form] {told}", {"form": described(name=name, token=token)}
 
 
 def _reaction(message: dict[str, Any]) -> Told:
@@ -65,7 +80,7 @@ def _contacts(message: dict[str, Any]) -> Told:
     for contact in member(message, "contacts", list):
         if not isinstance(contact, dict):
             raise Malformed("`contacts` must hold objects")
-        phones = [each.get("phone") for each in contact.get("phones") or [] if isinstance(each, dict)]
+        phones = [each.get("phone") for each in objects(contact, "phones")]
         name = optional(member(contact, "name", dict), "formatted_name", str) or ""
         lines.append(", ".join([name, *(phone for phone in phones if isinstance(phone, str))]))
     return "\n".join(f"[contact] {line}" for line in lines), {}
@@ -85,7 +100,7 @@ def _order(message: dict[str, Any]) -> Told:
     }
 
 
-def _media(kind: str) -> Telling:
+def _media(kind: Literal["image", "audio", "video", "document", "sticker"]) -> Telling:
     def read(message: dict[str, Any]) -> Told:
         media = member(message, kind, dict)
         name, caption = optional(media, "filename", str), optional(media, "caption", str)
@@ -97,7 +112,8 @@ def _media(kind: str) -> Telling:
             filename=name,
             voice=optional(media, "voice", bool),
         )
-        return " ".join(filter(None, [f"[{kind}]", name, caption])), {"media": attached}
+        told: Kind = "voice message" if kind == "audio" and attached.get("voice") else kind
+        return unseen(told, name, caption), {"media": attached}
 
     return read
 
@@ -110,6 +126,10 @@ TEXTS: Mapping[str, Telling] = {
     "location": _location,
     "contacts": _contacts,
     "order": _order,
-    **{kind: _media(kind) for kind in ("image", "audio", "video", "document", "sticker")},
+    "image": _media("image"),
+    "audio": _media("audio"),
+    "video": _media("video"),
+    "document": _media("document"),
+    "sticker": _media("sticker"),
 }
 """Kinds that are answered. `system`, `unsupported`, `edit`, `revoke` and what Meta adds later are kept."""

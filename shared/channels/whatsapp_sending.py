@@ -13,6 +13,8 @@ MAX_TEXT_UNITS = 4_096
 MAX_PARAMETER_UNITS = 1_024
 PAIR_INTERVAL_S, PAIR_BURST = 6.0, 45
 """To one user: a message every 6 s, of which 45 may be borrowed at once."""
+WINDOW_S = 86_400
+"""After a user's last message anything may be sent for so long; then only templates."""
 
 LIMITED_PAIR = 131056
 LIMITED = frozenset({4, 80007, 130429, LIMITED_PAIR})

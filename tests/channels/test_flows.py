@@ -173,6 +173,24 @@ async def test_a_person_has_a_limit_of_its_own(phone: Phone, with_keys: Database
     assert (await phone.ask({"version": "3.0", "action": "ping"})).status_code == 200
 
 
+async def test_the_limit_is_twenty_a_minute(phone: Phone, with_keys: Database) -> None:
+    await give(with_keys)
+    statuses = [(await phone.ask(step("INIT"))).status_code for _ in range(21)]
+    assert statuses == [200] * 20 + [429]
+
+
+async def test_a_key_that_was_taken_away_opens_nothing_more(
+    phone: Phone, books: ChannelBooks, keys: list[rsa.RSAPrivateKey]
+) -> None:
+    """Rotated once more: the newest and the one before it are left, this phone's is the third."""
+    await books.rotate("a", phone.line.channel_id, {"flow_keys": private(keys[2])}, 1, "tests")
+    answers = []
+    for key in (keys[2], keys[0], keys[1]):
+        phone.public_key = key.public_key()
+        answers.append((await phone.ask(step("INIT"))).status_code)
+    assert answers == [200, 200, 421]
+
+
 async def test_an_agents_mistake_is_a_500_without_internals(phone: Phone) -> None:
     response = await phone.ask(step("data_exchange", data={"day": "never"}))
     assert response.status_code == 500

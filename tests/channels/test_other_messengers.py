@@ -73,9 +73,26 @@ def test_a_twilio_message_with_pictures_and_a_place() -> None:
         Body="Here", NumMedia="2", MediaUrl0="https://api.twilio.com/1", MediaContentType0="image/jpeg",
         MediaUrl1="https://api.twilio.com/2", MediaContentType1="audio/ogg", Latitude="52.5", Longitude="13.4",
     ).messages  # fmt: skip
-    assert message.text == "[image] [audio] Here [location] 52.5, 13.4"
+    assert message.text == "[image that you cannot see] [audio that you cannot hear] Here [location] 52.5, 13.4"
     assert message.details["media"][1] == {"url": "https://api.twilio.com/2", "mime_type": "audio/ogg"}
     assert message.details["from"] == "whatsapp:+16505551"
+
+
+@pytest.mark.parametrize(
+    ("mime_type", "words"),
+    [
+        ("application/pdf", "[document that you cannot open]"),
+        ("text/plain", "[document that you cannot open]"),
+        ("text/x-vCard", "[contact card that you cannot open]"),
+        ("video/mp4", "[video that you cannot see]"),
+        ("", "[document that you cannot open]"),
+    ],
+)
+def test_a_file_is_named_by_what_it_is(mime_type: str, words: str) -> None:
+    [message] = twilio(
+        Body="", NumMedia="1", MediaUrl0="https://api.twilio.com/1", MediaContentType0=mime_type
+    ).messages
+    assert message.text == words
 
 
 @pytest.mark.parametrize("wrong", [{"To": "+19990000"}, {"AccountSid": "AC2"}])
@@ -119,12 +136,31 @@ def telegram(update: Any, **settings: Any) -> Reading:
 
 GROUP = {"id": -100, "type": "supergroup", "title": "Team"}
 SAID: list[tuple[dict[str, Any], str]] = [
-    ({"photo": [{"file_id": "s"}, {"file_id": "large"}], "caption": "Look", "text": None}, "[photo] Look"),
-    ({"voice": {"file_id": "v", "mime_type": "audio/ogg"}, "text": None}, "[voice]"),
-    ({"document": {"file_id": "d", "file_name": "a.pdf"}, "text": None}, "[document] a.pdf"),
-    ({"sticker": {"file_id": "x", "emoji": "👍"}, "text": None}, "[sticker]"),
+    (
+        {"photo": [{"file_id": "s"}, {"file_id": "large"}], "caption": "Look", "text": None},
+        "[image that you cannot see] Look",
+    ),
+    ({"voice": {"file_id": "v", "mime_type": "audio/ogg"}, "text": None}, "[voice message that you cannot hear]"),
+    ({"document": {"file_id": "d", "file_name": "a.pdf"}, "text": None}, "[document that you cannot open: a.pdf]"),
+    ({"sticker": {"file_id": "x", "emoji": "👍"}, "text": None}, "[sticker that you cannot see: 👍]"),
     ({"location": {"latitude": 52.5, "longitude": 13.4}, "text": None}, "[location] 52.5, 13.4"),
     ({"contact": {"first_name": "Ada", "phone_number": "+1"}, "text": None}, "[contact] Ada +1"),
+    ({"audio": {"file_id": "a", "file_name": "song.mp3"}, "text": None}, "[audio that you cannot hear: song.mp3]"),
+    ({"video": {"file_id": "v"}, "caption": " ", "text": None}, "[video that you cannot see]"),
+    ({"video_note": {"file_id": "v"}, "text": None}, "[video that you cannot see]"),
+    (
+        {"animation": {"file_id": "g"}, "document": {"file_id": "g", "file_name": "g.mp4"}, "text": None},
+        "[animation that you cannot see]",
+    ),
+    (
+        {"venue": {"title": "Café", "address": "Weg 1"}, "location": {"latitude": 1, "longitude": 2}, "text": None},
+        "[location] Café, Weg 1 (1, 2)",
+    ),
+    (
+        {"poll": {"question": "When?", "options": [{"text": "Mon"}, {"text": "Tue"}]}, "text": None},
+        "[poll] When? (Mon; Tue)",
+    ),
+    ({"dice": {"emoji": "🎲", "value": 4}, "text": None}, "[dice] 🎲 4"),
 ]
 
 
@@ -240,6 +276,20 @@ def test_bots_above_all_we_ourselves_are_never_answered(echo: dict[str, str]) ->
     event = {"type": "message", "channel_type": "im", "channel": "D1", "user": "U1", "text": "hi", **echo}
     reading = slack(SIDE.event(**event))
     assert (reading.messages, reading.kept, reading.ignored) == ([], [], 1)
+
+
+def test_files_on_slack_are_named_by_what_they_are() -> None:
+    files = [{"id": "F1", "name": "photo.png", "mimetype": "image/png"}, {"id": "F2"}, "none"]
+    [message] = slack(
+        {**SIDE.message("Is this it?"), "event": {**SIDE.message("Is this it?")["event"], "files": files}}
+    ).messages
+    assert message.text == "[image that you cannot see: photo.png]\n[document that you cannot open]\nIs this it?"
+    assert message.details["media"][0] == {
+        "kind": "file",
+        "id": "F1",
+        "mime_type": "image/png",
+        "filename": "photo.png",
+    }
 
 
 def test_another_apps_events_are_kept() -> None:

@@ -215,6 +215,28 @@ VERDICTS = [
 ]
 
 
+META_CODES = {
+    "limited": (4, 80007, 130429, 131056),
+    "retry": (1, 2, 131000, 131016, 131057, 133004),
+    "pause": (0, 10, 190, 200, 204, 299, 368, 131005, 131031, 131042, 131048, 131064),
+    "template": (131047,),
+    "permanent": (
+        *(100, 130472, 131008, 131009, 131021, 131026, 131030, 131049, 131050, 131051, 131052, 131053, 131062),
+        *(132000, 132001, 132005, 132007, 132012, 132015, 132016, 132068, 132069),
+    ),
+}
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 429, 500, 503])
+def test_metas_codes_decide_whatever_the_http_status(status: int) -> None:
+    for verdict, codes in META_CODES.items():
+        for code in codes:
+            judged = registry.load()["whatsapp"].judge(status, {}, meta(code, status))
+            assert isinstance(judged, Refused)
+            assert (judged.verdict, judged.code) == (verdict, str(code))
+            assert judged.everyone == (code != 131056), "only the pair's limit is of one user"
+
+
 @pytest.mark.parametrize(("verdict", "kind", "status", "body"), VERDICTS)
 def test_refusals_are_sorted_into_what_to_do(verdict: str, kind: str, status: int, body: bytes) -> None:
     judged = registry.load()[kind].judge(status, {}, body)

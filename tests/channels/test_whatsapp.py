@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from shared.channels.api import Hook, Reading
 from shared.channels.whatsapp import WhatsApp, WhatsAppCredentials, WhatsAppSettings
@@ -89,14 +90,27 @@ KINDS: dict[str, tuple[dict[str, Any], str]] = {
         {"contacts": [{"name": {"formatted_name": "Ada L"}, "phones": [{"phone": "+1", "type": "HOME"}]}]},
         "[contact] Ada L, +1",
     ),
-    "image": ({"type": "image", "image": {**IMAGE, "caption": "Is this it?"}}, "[image] Is this it?"),
-    "audio": ({"type": "audio", "audio": {"id": "1", "mime_type": "audio/ogg; codecs=opus", "voice": True}}, "[audio]"),
-    "video": ({"type": "video", "video": {"id": "1", "mime_type": "video/mp4"}}, "[video]"),
+    "image": (
+        {"type": "image", "image": {**IMAGE, "caption": "Is this it?"}},
+        "[image that you cannot see] Is this it?",
+    ),
+    "voice message": (
+        {"type": "audio", "audio": {"id": "1", "mime_type": "audio/ogg; codecs=opus", "voice": True}},
+        "[voice message that you cannot hear]",
+    ),
+    "audio": (
+        {"type": "audio", "audio": {"id": "1", "mime_type": "audio/mpeg", "voice": False}},
+        "[audio that you cannot hear]",
+    ),
+    "video": ({"type": "video", "video": {"id": "1", "mime_type": "video/mp4"}}, "[video that you cannot see]"),
     "document": (
         {"type": "document", "document": {"id": "1", "filename": "bill.pdf", "caption": "Look"}},
-        "[document] bill.pdf Look",
+        "[document that you cannot open: bill.pdf] Look",
     ),
-    "sticker": ({"type": "sticker", "sticker": {"id": "1", "animated": False, "mime_type": "image/webp"}}, "[sticker]"),
+    "sticker": (
+        {"type": "sticker", "sticker": {"id": "1", "animated": False, "mime_type": "image/webp"}},
+        "[sticker that you cannot see]",
+    ),
     "order": (
         {
             "type": "order",
@@ -117,6 +131,21 @@ KINDS: dict[str, tuple[dict[str, Any], str]] = {
 def test_every_kind_of_message_becomes_words(kind: str) -> None:
     message, words = KINDS[kind]
     assert said(read({**FROM, **message})) == [words]
+
+
+@pytest.mark.parametrize(
+    ("answers", "words"),
+    [
+        ('{"day":"Mon","flow_token":"t-1"}', '[form] {"day":"Mon"}'),
+        ("no JSON", "[form] no JSON"),
+        ("[1]", "[form] [1]"),
+    ],
+)
+def test_a_form_is_told_without_its_token(answers: str, words: str) -> None:
+    reply = {"type": "nfm_reply", "nfm_reply": {"name": "flow", "response_json": answers}}
+    [message] = read({**FROM, "type": "interactive", "interactive": reply}).messages
+    assert message.text == words
+    assert message.details["form"].get("token") == ("t-1" if "token" in answers else None)
 
 
 def test_media_are_named_for_whoever_fetches_them() -> None:
@@ -265,6 +294,14 @@ def test_statuses_are_read_with_what_they_echo() -> None:
     assert [kept.reason for kept in reading.kept] == ["status:captured", "malformed"]
 
 
+@pytest.mark.parametrize("state", ["failed", "captured", "pending"])
+def test_what_becomes_of_a_payment_is_not_what_becomes_of_its_message(state: str) -> None:
+    payment = {"id": "wamid.9", "type": "payment", "status": state, "payment": {"reference_id": "order-7"}}
+    reading = read(statuses=[payment, {"id": "wamid.9", "type": "message", "status": "read"}])
+    assert [status.state for status in reading.statuses] == ["read"]
+    assert [kept.reason for kept in reading.kept] == [f"status:payment:{state}"]
+
+
 def test_half_an_emoji_is_read_and_costs_only_itself() -> None:
     body = json.dumps(META.batch([META.text("cut \ud83d here"), META.text("whole 😀")])).encode()
     assert said(ADAPTER.read(hook(body), SETTINGS)) == ["cut \ufffd here", "whole 😀"]
@@ -299,3 +336,15 @@ async def test_statuses_alone_make_no_job(whatsapp: Line, queued, inbox) -> None
     assert await queued() == []
     [row] = await inbox()
     assert (row["message_id"], row["state"], row["channel"]) == ("wamid.9", "read", whatsapp.channel_id)
+
+
+async def test_what_came_for_an_unknown_number_is_acknowledged_and_logged(whatsapp: Line, queued, inbox) -> None:
+    with capture_logs() as lines:
+        response = await whatsapp.deliver(
+            {"entry": [{"changes": [META.change(number="999", messages=[META.text("x")])]}]}
+        )
+    assert (response.status_code, await queued()) == (200, [])
+    assert [row["reason"] for row in await inbox()] == ["foreign"]
+    kept = [line for line in lines if line["event"] == "inbound_kept"]
+    assert [(line["reason"], line["log_level"]) for line in kept] == [("foreign", "warning")]
+    assert "x" not in {*map(str, kept[0].values())}, "no message text in a log"

@@ -1,6 +1,7 @@
 """Who may call: keys, scopes, how fast a revocation holds, and how rarely anybody is asked."""
 
 import asyncio
+import time
 
 import asyncpg
 import httpx

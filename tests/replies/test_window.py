@@ -60,3 +60,25 @@ async def test_the_providers_word_counts_more_than_our_clock(
     taken = await replies.taken()
     assert [(one["text"][0], one["template"]) for one in taken] == [("a", None), *[("b", "answer")] * 2][: len(taken)]
     assert len(taken) == (1 if template is None else 3)
+
+
+@pytest.mark.parametrize(("number", "template"), [("whatsapp:+15550001", "HX1"), ("+15550001", None)])
+async def test_twilio_has_whatsapps_window_where_it_is_whatsapp(
+    connect: Connect, running: Running, number: str, template: str | None
+) -> None:
+    """It would take the text all the same, and say an hour later that it failed."""
+    replies = await connect("twilio", number=number, content_sid="HX1")
+    await replies.owe("late", **OLD)
+    async with running():
+        await replies.become("delivered")
+    [taken] = await replies.taken()
+    assert taken["template"] == template
+    assert "late" in taken["text"]
+
+
+async def test_twilio_without_a_template_waits_for_the_user_too(connect: Connect, running: Running) -> None:
+    replies = await connect("twilio")
+    delivery = await replies.owe("late", **OLD)
+    async with running():
+        assert (await replies.fault(delivery, "window_closed"))["state"] == "parked"
+    assert await replies.texts() == []

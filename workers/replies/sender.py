@@ -225,7 +225,7 @@ def _settle(attempt: _Attempt, part: Part) -> None:
 
 def _window_is_closed(attempt: _Attempt, record: JobRecord) -> bool:
     """Whether the user last wrote too long ago; the message that is answered counts, too."""
-    window_s = attempt.channel.adapter.window_s
+    window_s = attempt.channel.adapter.window_s(attempt.channel.settings)
     heard_us = max(record.created_us, attempt.claim.reply.heard_us or 0)
     return window_s is not None and time.time_ns() // 1_000 - heard_us > window_s * 1_000_000
 
