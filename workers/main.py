@@ -56,6 +56,7 @@ def run(settings: Settings) -> int:
 async def _serve(settings: Settings) -> None:
     async with open_worker(settings) as worker:
         settle_heap()
+        log.info("worker.ready", queue=settings.queue, slots=worker.max_jobs)
         with contextlib.suppress(asyncio.CancelledError):  # how arq's worker ends on a signal
             await worker.async_run()
 

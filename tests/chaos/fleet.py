@@ -33,9 +33,8 @@ RESPAWN_S = 0.2
 READY_S = 60.0
 STOP_S = 30.0
 SAMPLE_S = 1.0
-START_S = 6.0
-"""A process that ends sooner than this after its first words has failed to start: its servers were away. Until its
-first claim it reads models, prices and token tables."""
+STARTED = ("worker.ready", "Application startup complete")
+"""What a worker and the ingress say once they have all they need; one that ends before has failed to start."""
 NUMBERS = re.compile(r"[0-9a-f]*\d[0-9a-f-]*|: .*")
 
 
@@ -61,10 +60,9 @@ class Process:
     borrowed: bool = False
     _redis_before: int | None = None
     _postgres_before: int = 0
-    _ready_since_s: float | None = None
 
     def spawn(self) -> None:
-        self._postgres_before, self._redis_before, self._ready_since_s = self.postgres.answered, None, None
+        self._postgres_before, self._redis_before = self.postgres.answered, None
         argv = [sys.executable, "-m", "ops", *self.command]
         self.child = start(Program(name=self.name, argv=argv, log=self.log, env=self.environment, cwd=ROOT))
 
@@ -79,10 +77,7 @@ class Process:
             return False
         if self._redis_before is None and self.postgres.answered > self._postgres_before:
             self._redis_before = self.redis.answered
-        talks = self._redis_before is not None and self.redis.answered > self._redis_before
-        if talks and self._ready_since_s is None:
-            self._ready_since_s = time.monotonic()
-        return talks
+        return self._redis_before is not None and self.redis.answered > self._redis_before
 
     def signal(self, number: signal.Signals) -> None:
         if self.child is not None:
@@ -95,10 +90,16 @@ class Process:
         self.rss_bytes = []
         if code == asked:
             return
-        if self._ready_since_s is not None and time.monotonic() - self._ready_since_s > START_S:
+        if self.has_started:
             self.unasked_exits.append(f"{self.name} ended with {code}, not {asked}\n{self.child.tail(15)}")  # type: ignore[union-attr]  # it has ended
         else:
             self.failed_starts += 1  # its servers were away: the platform tries again
+
+    @property
+    def has_started(self) -> bool:
+        """It has said so."""
+        said = self.child.tail(sys.maxsize) if self.child is not None else ""
+        return any(words in said for words in STARTED)
 
     def errors_logged(self) -> Counter[str]:
         """Errors in the log of this place, by event and exception; figures and ids in the text are left out."""
@@ -130,6 +131,9 @@ class Fleet:
     @property
     def processes(self) -> list[Process]:
         return [*self.workers, self.ingress]
+
+    def is_well(self) -> bool:
+        return all(process.ready and process.has_started for process in self.processes)
 
     @contextlib.asynccontextmanager
     async def borrow(self, rng: random.Random, *, among: Sequence[Process] | None = None) -> AsyncIterator[Process]:
@@ -193,7 +197,7 @@ async def open_fleet(backends: Backends, settings: Settings, *, workers: int) ->
         for process in fleet.processes:
             process.spawn()
         try:
-            await until(lambda: all(process.ready for process in fleet.processes), READY_S, "the fleet is ready")
+            await until(fleet.is_well, READY_S, "the fleet is ready")
             yield fleet
         finally:
             for process in fleet.processes:

@@ -186,7 +186,7 @@ def _settings(backends: Backends) -> Settings:
             "model_timeout_s": 10.0,
             "model_idle_timeout_s": 2.0,
             "degraded_reply": "none",
-            "log_level": "WARNING",
+            "log_level": "INFO",
         }
     )
 

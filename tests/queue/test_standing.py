@@ -4,11 +4,16 @@ import asyncio
 from typing import Any
 
 import pytest
+from arq.connections import ArqRedis
+from arq.worker import func
 
-from shared.redis import Line
+from shared.redis import Line, connect
 from tests.conftest import Eventually
 from tests.queue.harness import NEVER_S, QUEUE, Bench, nothing, replace
+from tests.queue.test_watch import stock_client
+from workers.queue import wake
 from workers.queue.scripts import Claimed, Claims
+from workers.queue.stopping import stop
 from workers.queue.taking import STANDING_SLOTS
 from workers.queue.worker import LeaseWorker
 
@@ -21,18 +26,21 @@ async def stands(worker: LeaseWorker, eventually: Eventually) -> None:
 
 
 async def test_a_job_arrives_with_its_token(bench: Bench, eventually: Eventually) -> None:
+    """Whatever other claim is under way: that of a look at the queue never ends here."""
     async with bench.worker(nothing, poll_delay=NEVER_S) as worker:
         await stands(worker, eventually)
-        claim, asked = worker.scripts.claim, []
+        claim, go = worker.scripts.claim, asyncio.Event()
 
-        async def noted(*args: Any, **how: Any) -> Claims | None:
-            asked.append(args)
+        async def late(*args: Any, **how: Any) -> Claims | None:
+            await go.wait()
             return await claim(*args, **how)
 
-        replace(worker.scripts, claim=noted)
+        replace(worker.scripts, claim=late)
         job_id = await bench.accept()
-        assert await eventually(lambda: bench.started == [job_id], 2)
-        assert asked == []
+        try:
+            assert await eventually(lambda: bench.started == [job_id])
+        finally:
+            go.set()
 
 
 async def test_the_queue_is_looked_at_again_when_there_may_be_more(bench: Bench, eventually: Eventually) -> None:
@@ -54,8 +62,7 @@ async def test_the_queue_is_looked_at_again_when_there_may_be_more(bench: Bench,
 async def deafen(worker: LeaseWorker) -> None:
     """It takes no token any more."""
     for task in worker._waking:
-        task.cancel()
-    await asyncio.wait(worker._waking)
+        await stop(task)
 
 
 async def test_it_keeps_slots_only_where_there_are_many(bench: Bench, eventually: Eventually) -> None:
@@ -70,6 +77,51 @@ async def test_it_keeps_slots_only_where_there_are_many(bench: Bench, eventually
         assert await eventually(lambda: sorted(bench.started) == sorted(ids), 2)
         assert worker._taker._standing == 0
         go.set()
+
+
+async def test_it_stands_while_another_claim_is_under_way(bench: Bench, eventually: Eventually) -> None:
+    """A look at the queue and the end of a wait fall together: Redis answers both in one turn of its loop."""
+    async with bench.worker(nothing, poll_delay=NEVER_S, max_jobs=10) as worker:
+        await stands(worker, eventually)
+        await deafen(worker)
+        claim, asked, go = worker.scripts.claim, asyncio.Event(), asyncio.Event()
+
+        async def late(*args: Any, **how: Any) -> Claims | None:
+            asked.set()
+            await go.wait()
+            return await claim(*args, **how)
+
+        replace(worker.scripts, claim=late)
+        looking = asyncio.ensure_future(worker._taker.claim(100))
+        await asked.wait()
+        standing = worker._taker.stand()
+        assert standing is not None
+        assert worker._taker.stood(standing, None) is False
+        go.set()
+        await looking
+
+
+async def test_every_slot_is_filled_by_jobs_that_bring_no_token(
+    bench: Bench, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also those that are kept for a claim with a token: it gets one."""
+    monkeypatch.setattr(wake, "_BLOCK_S", int(NEVER_S))
+    started, go = [], asyncio.Event()
+
+    async def wait(ctx: dict[str, Any]) -> None:
+        started.append(ctx["job_id"])
+        await go.wait()
+
+    pool = ArqRedis(pool_or_conn=connect(bench.settings.redis_url).connection_pool)
+    function: Any = wait
+    worker = LeaseWorker([func(function, name="wait")], redis_pool=pool, handle_signals=False, poll_delay=NEVER_S)
+    async with stock_client(bench.settings.redis_url) as client, bench.run(worker):
+        await stands(worker, eventually)
+        for n in range(11):
+            await client.enqueue_job("wait", _job_id=f"job-{n}")
+        assert await eventually(lambda: len(started) == 10)
+        go.set()
+        assert await eventually(lambda: len(started) == 11)
 
 
 async def test_a_server_that_forgot_the_script_is_asked_in_the_usual_way(bench: Bench, eventually: Eventually) -> None:

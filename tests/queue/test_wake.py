@@ -38,26 +38,30 @@ async def test_an_idle_worker_starts_a_new_job_without_polling(bench: Bench, eve
 async def test_a_job_accepted_during_a_claim_does_not_wait_for_the_next_poll(
     bench: Bench, eventually: Eventually
 ) -> None:
-    worker = bench.build(nothing)
-    worker._open()
-    claim, answered, go = worker.scripts.claim, asyncio.Event(), asyncio.Event()
+    """A worker with so few slots has no claim that stands."""
+    answered, go = asyncio.Event(), asyncio.Event()
+    async with bench.worker(nothing, max_jobs=3) as worker:
+        assert await eventually(lambda: blocked_clients(bench))
+        claim = worker.scripts.claim
 
-    async def slow_claim(*args: Any, **kwargs: Any) -> Claims | None:
-        claims = await claim(*args, **kwargs)
-        answered.set()
-        await go.wait()
-        return claims
+        async def slow_claim(*args: Any, **kwargs: Any) -> Claims | None:
+            claims = await claim(*args, **kwargs)
+            answered.set()
+            await go.wait()
+            return claims
 
-    replace(worker.scripts, claim=slow_claim)  # the answer is held back
-    async with bench.run(worker):
+        replace(worker.scripts, claim=slow_claim)  # the answer is held back
+        worker._nudge()
         await answered.wait()
         job_id = await bench.accept()
 
         async def token_taken() -> bool:
             return not await bench.redis.exists(TOKENS)
 
-        assert await eventually(token_taken)
-        go.set()
+        try:
+            assert await eventually(token_taken)
+        finally:
+            go.set()
         assert await eventually(lambda: bench.started == [job_id], 2)
 
 

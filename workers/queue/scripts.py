@@ -142,6 +142,10 @@ class QueueScripts:
     def _claiming(self, worker: str, n: int) -> list[Argument]:
         return [worker, n, self._in_progress_ms, self._max_events, self._result_ttl_s]
 
+    async def wake(self) -> None:
+        """A token for whoever waits first: there may be more to take. Raises Unavailable."""
+        await self.commands.run("LPUSH", f"{self.queue}:wake", 1)
+
     async def held(self, worker: str) -> dict[str, str]:
         """Jobs Redis counts as this worker's: id → claim."""
         pairs: Any = await self.commands.redis.hgetall(f"{self.queue}:held:{worker}")  # type: ignore[misc]  # redis-py types both worlds at once

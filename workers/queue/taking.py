@@ -19,8 +19,8 @@ logger = logging.getLogger("switchboard.claim")
 
 
 STANDING_SLOTS, STANDING_NEEDS = 2, 8
-"""What a claim takes that comes with a token: its job, and room to see that there are no more. And free slots without
-which it is not made, since other claims cannot have those it keeps."""
+"""What a claim takes that comes with a token: its job, and room to see that there are no more. And open slots without
+which it is not made, since other claims cannot have those it keeps; with that many, others leave it room."""
 
 
 class Standing(NamedTuple):
@@ -76,12 +76,18 @@ class Taker:
     def _room(self) -> int:
         return self._open_slots() - self._asking - self._standing - self.finisher.reserved
 
+    def _claimable(self) -> int:
+        """Slots for a claim of any other kind: one that took them all would leave none for that with the next token."""
+        room = self._room()
+        kept = STANDING_SLOTS if not self._standing and min(room, self._merge_limit()) >= STANDING_NEEDS else 0
+        return room - kept
+
     def stand(self) -> Standing | None:
         """A claim to be sent along with the wait for a token, whose answer, or that there will be none, must be told to
         `stood`. None while there should be no such claim: it keeps slots that other claims may need.
         """
         worker = self._membership.name
-        roomy = min(self.free_slots(), self._merge_limit()) >= STANDING_NEEDS
+        roomy = min(self._open_slots(), self._merge_limit()) >= STANDING_NEEDS and self._room() >= STANDING_SLOTS
         if not roomy or not worker or self._strays_suspected:
             return None
         self._standing = STANDING_SLOTS
@@ -119,7 +125,7 @@ class Taker:
 
     async def _claim(self, limit: int, only: Sequence[str]) -> None:
         async with self._one_at_a_time:
-            n = min(limit, self.free_slots(), MAX_CLAIM)
+            n = min(limit, self._claimable(), MAX_CLAIM)
             if n <= 0:
                 return
             await self._membership.join()
@@ -128,8 +134,13 @@ class Taker:
                 await self._claim_while_full(worker, n, limit, only)
             finally:
                 self._asking = 0
+            if self._standing and self.free_slots() == 0 and self._due_now():
+                await self._scripts.wake()
             if self._strays_suspected and not self.finisher.claiming and not self._standing:
                 await self._return_strays(worker)
+
+    def _due_now(self) -> bool:
+        return self.next_due_at is not None and self.next_due_at <= time.monotonic()
 
     async def return_strays(self) -> None:
         """Of a claim whose answer will not be read any more. Raises redis-py's errors."""
@@ -159,13 +170,13 @@ class Taker:
         if self._strays_suspected:
             return 0
         self._asking = got
-        return max(0, min(limit, self._merge_limit(), self.free_slots(), MAX_CLAIM))
+        return max(0, min(limit, self._merge_limit(), self._claimable(), MAX_CLAIM))
 
     def _want(self, worker: str, ending: int) -> int:
         """Jobs to claim along with `ending` finishes: their slots are about to be free."""
         if worker != self._membership.name or self._strays_suspected:
             return 0
-        return max(0, min(self._room() + ending, self._merge_limit(), MAX_CLAIM))
+        return max(0, min(self._claimable() + ending, self._merge_limit(), MAX_CLAIM))
 
     def _take(self, claims: Claims) -> None:
         if claims.worker != self._membership.name:

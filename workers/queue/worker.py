@@ -130,8 +130,6 @@ class LeaseWorker(Worker):
         await (self._run_burst() if self.burst else self._run_until_cancelled())
 
     async def _run_until_cancelled(self) -> None:
-        watch = QueueWatch(self.pool.connection_pool, self.queue_name, self._waker)
-        self._waking = (asyncio.ensure_future(self._waker.run()), asyncio.ensure_future(watch.run()))
         delay_s = 0.05
         while True:
             raise_if_cancelled()
@@ -139,12 +137,19 @@ class LeaseWorker(Worker):
                 await self._poll_iteration()
                 delay_s = 0.05
                 raise_if_cancelled()  # else it would sleep over it
+                self._listen()
                 await self._idle()
             except Exception as error:
                 known = isinstance(error, (Unavailable, RedisError, OSError))
                 logger.warning("queue out of reach, again in %.2f s: %s", delay_s, error, exc_info=not known)
                 await asyncio.sleep(delay_s)
                 delay_s = min(delay_s * 2, 1.0)
+
+    def _listen(self) -> None:
+        """From its first lease on, without which no claim can stand."""
+        if not self._waking:
+            watch = QueueWatch(self.pool.connection_pool, self.queue_name, self._waker)
+            self._waking = (asyncio.ensure_future(self._waker.run()), asyncio.ensure_future(watch.run()))
 
     async def _run_burst(self) -> None:
         """Until the queue is empty or `max_burst_jobs` were taken. Nothing of ours but results stays in Redis."""
@@ -228,6 +233,7 @@ class LeaseWorker(Worker):
         """Hands back what is left and gives up the lease, so that others start it at once."""
         for task in self._waking:
             await stop(task)
+        self._waking = ()
         await self._quiet()
         with contextlib.suppress(Unavailable, RedisError, OSError):  # their lease runs out by itself
             await self._taker.return_strays()
