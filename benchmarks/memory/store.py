@@ -57,7 +57,8 @@ async def say(ops: Pool, tenant: str, user: str, name: str, lines: Sequence[Line
     async with ops.connection() as connection, connection.transaction():
         await connection.execute(
             "INSERT INTO users (tenant_id, user_id, created_at, profile) "
-            "VALUES ($1, $2, now(), jsonb_build_object('name', $3::text)) ON CONFLICT DO NOTHING",
+            "VALUES ($1, $2, now(), jsonb_build_object('name', jsonb_build_object('value', $3::text))) "
+            "ON CONFLICT DO NOTHING",
             tenant, user, name,
         )  # fmt: skip
         begun = {line.conversation: line.said_at for line in reversed(lines)}

@@ -71,7 +71,7 @@ def late(
     job: Annotated[str, typer.Argument(metavar="JOB")],
     json: Json = False,
 ) -> None:
-    """Show what was said in a job and is not embedded yet, and why. Words find it all the same."""
+    """Show what was said in a job and is not taken in (no item) or not embedded yet, and why. Words find the latter."""
     _run(lambda terminal: terminal.late(tenant, job), json=json)
 
 

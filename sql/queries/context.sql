@@ -22,12 +22,13 @@ SELECT task FROM claim_memory_tasks($1, $2) AS task
 SELECT memory_task_work($1, $2, $3, $4, $5, $6) AS work
 
 -- name: commit_summary
--- $1 tenant, $2 conversation, $3 claim, $4 from, $5 up to, $6 text, $7 version, $8 model.
-SELECT commit_summary($1, $2, $3, $4, $5, $6, $7, $8) AS written
+-- What it cost and the summary, in one transaction; what it cost stands whether it came too late or not. $1 tenant,
+-- $2 conversation, $3 claim, $4 from, $5 up to, $6 text, $7 version, $8 model, $9 calls (JSON array).
+SELECT commit_summary($1, $2, $3, $4, $5, $6, $7, $8) AS written FROM end_attempt($1, $9)
 
 -- name: commit_facts
--- $1 tenant, $2 conversation, $3 claim, $4 from, $5 up to, $6 what was found (JSON).
-SELECT commit_facts($1, $2, $3, $4, $5, $6) AS written
+-- The same of facts. $1 tenant, $2 conversation, $3 claim, $4 from, $5 up to, $6 what was found (JSON), $7 calls.
+SELECT commit_facts($1, $2, $3, $4, $5, $6) AS written FROM end_attempt($1, $7)
 
 -- name: end_memory_task
 -- $1 tenant, $2 conversation, $3 kind, $4 claim, $5 error (JSON) or NULL, $6 retry in seconds or NULL, $7 skip up to or NULL.

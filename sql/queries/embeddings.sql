@@ -62,14 +62,16 @@ SELECT postpone_memory_texts($1, $2, $3, $4) AS postponed
 SELECT fill_memory_pending($1, $2) AS looked_at
 
 -- name: late_embeddings
--- What of one job memory has not embedded: $1 tenant, $2 job.
+-- What of one job memory has not embedded, or (`model` and `item_id` NULL) not taken in at all: $1 tenant, $2 job.
 SELECT m.name AS model, p.item_id, p.attempts, p.due_at, p.last_error
 FROM memory_pending AS p
 JOIN embedding_models AS m USING (model_id)
 JOIN memory_items AS i ON (i.tenant_id, i.user_id, i.item_id) = (p.tenant_id, p.user_id, p.item_id)
 JOIN messages AS s ON (s.tenant_id, s.conversation_id, s.seq) = (i.tenant_id, i.conversation_id, i.seq)
 WHERE s.tenant_id = $1 AND s.job_id = $2 AND i.kind = 'piece'
-ORDER BY m.name, p.item_id
+UNION ALL
+SELECT NULL, NULL, o.attempts, o.due_at, o.last_error FROM memory_outbox AS o WHERE o.tenant_id = $1 AND o.job_id = $2
+ORDER BY model, item_id
 
 -- name: settings_of_tenants
 -- Of those that are not disabled: $1 tenants.

@@ -9,10 +9,13 @@ from typing import Any
 import msgspec
 import pytest
 
+from shared.errors import Unavailable
 from tests.conftest import START_S, Eventually
 from tests.context.conftest import Remembering
 from tests.turn.deployment import TENANT, environment_of
 from workers.background import runner
+from workers.background.money import Account
+from workers.background.tasks import TaskStore
 
 NANO, MINI = "gpt-5.4-nano", "gpt-5.4-mini"
 SHOES = {"model": NANO, "reply": "They talked about shoes."}
@@ -166,6 +169,83 @@ async def test_a_killed_workers_task_is_done_by_another_one_and_every_call_is_pa
     assert (first["status"], first["estimated"], first["attempt"]) == ("lost", True, 1)
     assert first["input_tokens"] > 0
     assert (second["status"], second["attempt"]) == ("ok", 2)
+
+
+@pytest.mark.parametrize("kind", ["summary", "facts"])
+async def test_what_is_booked_is_written_and_never_asked_for_again(
+    deployment: Remembering, eventually: Eventually, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Its worker is gone at the moment when the ledger has the call, and Redis still holds money for it."""
+    if kind == "summary":
+        await deployment.behave(SHOES, {})
+        await long_talk(deployment)
+    else:
+        async with deployment.worker():
+            await deployment.talk("I live in Lisbon.")
+        await deployment.take_in()
+        await deployment.hurry()
+
+    async def gone(_: Account) -> None:
+        raise RuntimeError("killed")
+
+    async def settled() -> bool:
+        return await idle(deployment, kind) and not await deployment.commands.redis.keys("sb:calls:*")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Account, "booked", gone)
+        async with deployment.worker(), deployment.memory():
+            await eventually(lambda: calls(deployment, kind), timeout_s=30)
+    assert await deployment.commands.redis.keys("sb:calls:*"), "the next claim finds what is held"
+    await deployment.books.execute("UPDATE memory_tasks SET lease_until = now()")
+    async with deployment.worker(), deployment.memory():
+        await eventually(settled, timeout_s=30)
+    assert [call["status"] for call in await calls(deployment, kind)] == ["ok"]
+    made = await deployment.summary() if kind == "summary" else (await deployment.facts())[0]
+    assert made is not None
+    assert made["body"] == ("They talked about shoes." if kind == "summary" else "Lives in Lisbon.")
+
+
+async def test_what_was_paid_for_waits_for_postgres(
+    deployment: Remembering, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await deployment.behave(SHOES)
+    await long_talk(deployment)
+    commit, tried = TaskStore.commit_summary, list[int]()
+
+    async def away_twice(*args: Any) -> bool:
+        tried.append(1)
+        if len(tried) < 3:
+            raise Unavailable("Postgres cannot be reached")
+        return await commit(*args)
+
+    monkeypatch.setattr(TaskStore, "commit_summary", away_twice)
+    async with deployment.worker(), deployment.memory():
+        await eventually(lambda: idle(deployment, "summary"), timeout_s=30)
+    made = await deployment.summary()
+    assert made is not None
+    assert made["body"] == "They talked about shoes."
+    assert [call["status"] for call in await calls(deployment, "summary")] == ["ok"]
+
+
+async def test_a_summary_that_comes_too_late_is_paid_for_and_dropped(
+    deployment: Remembering, eventually: Eventually
+) -> None:
+    """Another worker claims the task while the first one's model is still writing."""
+    await deployment.behave({**SHOES, "gather": 2}, {})
+    await long_talk(deployment)
+    body = {"model": NANO, "messages": [{"role": "user", "content": "the call that it waits for"}]}
+
+    async def asked() -> bool:
+        return bool((await deployment.served())["concurrency"])
+
+    async with deployment.memory():
+        await eventually(asked, timeout_s=30)
+        await deployment.books.execute("UPDATE memory_tasks SET claim = claim + 1, due_at = NULL")
+        said = await deployment.standin.post("/v1/chat/completions", json=body, headers={"authorization": "Bearer x"})
+        said.raise_for_status()
+        await eventually(lambda: calls(deployment, "summary"), timeout_s=30)
+    assert await deployment.summary() is None
+    assert [call["status"] for call in await calls(deployment, "summary")] == ["ok"]
 
 
 async def test_a_worker_that_leaves_gives_its_task_back_at_once(

@@ -19,10 +19,10 @@ from shared.db import Pool
 from shared.sealing import Sealer
 from shared.telemetry.metrics import REGISTRY
 from tests.channels.providers import PROVIDERS
-from tests.conftest import PATIENCE_S, Database, Eventually
+from tests.conftest import Database, Eventually
 from tests.delivery.receiver import receiving
 from tests.forgetting.searching import Everywhere
-from tests.forgetting.test_erasing import a_user, erase
+from tests.forgetting.test_erasing import a_user, erase, state_of
 from tests.ingress.harness import Running, started
 from tests.telemetry.conftest import Lines
 from tests.turn.deployment import TENANT, Deployment
@@ -120,7 +120,7 @@ async def write_from_a_messenger(client: httpx.AsyncClient, channel: str) -> Non
     await deliver(client, channel, unknown())
 
 
-async def be_in_trouble(deployment: Deployment) -> None:
+async def be_in_trouble(deployment: Deployment, eventually: Eventually) -> None:
     """A dead job, one that waits for its retry, and one behind it."""
     await deployment.behave(
         {"match": "doomed", "faults": [{"status": 400, "times": 100}]},
@@ -130,9 +130,11 @@ async def be_in_trouble(deployment: Deployment) -> None:
     assert (await deployment.ended(dead)).state == "dead"
     waiting = await deployment.say(f"later {CANARY}", user=USER, conversation="later-of-canary-55aa")
     await deployment.say(f"behind {CANARY}", user=USER, conversation="later-of-canary-55aa")
-    async with asyncio.timeout(PATIENCE_S):
-        while (record := await deployment.intake.read(waiting)) is None or record.state != "retrying":
-            await asyncio.sleep(0.01)
+
+    async def retrying() -> bool:
+        return await state_of(deployment, waiting) == "retrying"
+
+    await eventually(retrying)
 
 
 async def be_known_to_operators(deployment: Deployment) -> None:
@@ -181,7 +183,7 @@ async def test_after_erasure_nothing_anywhere_holds_the_user(
         courier.leave()
         await delivering
         await write_from_a_messenger(client, channel)
-        await be_in_trouble(deployment)
+        await be_in_trouble(deployment, eventually)
 
         async def drained() -> bool:
             return not await deployment.commands.redis.xlen("sb:inbox")

@@ -1,6 +1,5 @@
 """Users over HTTP and the command line: who there is, everything of one, and erasing one."""
 
-import asyncio
 import json
 import subprocess
 import sys
@@ -13,7 +12,7 @@ from shared.config import Settings
 from tests.conftest import Eventually
 from tests.dead.conftest import Clients
 from tests.forgetting.searching import Everywhere
-from tests.forgetting.test_erasing import CANARY, USER
+from tests.forgetting.test_erasing import CANARY, USER, state_of
 from tests.turn.deployment import TENANT, Deployment, environment_of
 
 
@@ -78,8 +77,11 @@ async def test_what_takes_longer_is_answered_202_and_finished_all_the_same(
     await deployment.behave({"faults": [{"status": 429, "retry_after_s": 60}]})
     async with deployment.worker():
         job_id = await deployment.say(CANARY, user=USER)
-        while (record := await deployment.intake.read(job_id)) is None or record.state != "retrying":
-            await asyncio.sleep(0.01)
+
+        async def retrying() -> bool:
+            return await state_of(deployment, job_id) == "retrying"
+
+        await eventually(retrying, timeout_s=30)
     monkeypatch.setattr(users, "ANSWER_WITHIN_S", 0.2)
     async with console("sk-admin") as admin:
         begun = await admin.delete(f"/v1/users/{USER}")

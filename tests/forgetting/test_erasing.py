@@ -12,6 +12,11 @@ def a_user(user: str = USER) -> Whom:
     return Whom(tenant=TENANT, user=user, conversations=[])
 
 
+async def state_of(deployment: Deployment, job_id: str) -> str | None:
+    record = await deployment.intake.read(job_id)
+    return record and record.state.value
+
+
 async def erase(eraser: Eraser, whom: Whom) -> dict[str, int]:
     request = await eraser.begin(whom, "tests")
     done = await eraser.finish(whom, request, "tests")

@@ -11,18 +11,13 @@ from ops.users.erasing import Eraser
 from ops.users.whom import Whom
 from shared import keys
 from shared.errors import NotFound
-from tests.conftest import PATIENCE_S, Eventually
+from tests.conftest import Eventually
 from tests.dead.graveyard import kill, retry
 from tests.forgetting.searching import Everywhere
-from tests.forgetting.test_erasing import CANARY, USER, a_user, erase
+from tests.forgetting.test_erasing import CANARY, USER, a_user, erase, state_of
 from tests.turn.deployment import TENANT, Deployment
 from tests.turn.test_killed_worker import doomed_worker, until_frozen
 from workers.turn.store import TurnStore
-
-
-async def state_of(deployment: Deployment, job_id: str) -> str | None:
-    record = await deployment.intake.read(job_id)
-    return record and record.state.value
 
 
 async def test_messages_that_wait_are_gone_at_once_and_those_of_others_go_on(
@@ -138,17 +133,19 @@ async def test_an_end_that_waits_for_postgres_is_not_written(
 
 
 async def test_an_end_that_a_writer_holds_already_is_refused(
-    deployment: Deployment, eraser: Eraser, everywhere: Everywhere
+    deployment: Deployment, eraser: Eraser, everywhere: Everywhere, eventually: Eventually
 ) -> None:
     job_id = await deployment.say(CANARY, user=USER)
     await deployment.intake.cancel(TENANT, job_id)
     (held,) = await deployment.commands.redis.xrange(keys.ENDED)
     await erase(eraser, a_user())
     await deployment.commands.redis.xadd(keys.ENDED, held[1])  # as a writer that was stopped still has it
+
+    async def written() -> bool:
+        return not await deployment.commands.redis.xlen(keys.ENDED)
+
     async with deployment.worker():
-        async with asyncio.timeout(PATIENCE_S):
-            while await deployment.commands.redis.xlen(keys.ENDED):
-                await asyncio.sleep(0.01)
+        await eventually(written)
     assert await everywhere.find(CANARY, USER) == []
 
 

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.memory import judge, locomo
+from benchmarks.memory import judge, locomo, store
 from benchmarks.memory.locomo import Question
 from benchmarks.memory.quality import measure
 from benchmarks.memory.scale import Size, fill_and_ask
+from benchmarks.memory.store import Line
+from tests.memory.conftest import Memory
 
 SET = [
     {
@@ -82,6 +84,18 @@ async def test_what_was_said_is_found_through_the_products_own_way(data: Path) -
             (4, False, 1.0),
             (1, False, 1.0),
         ]
+
+
+async def test_who_said_it_has_the_name_that_the_set_has(memory: Memory) -> None:
+    """Questions name people: under another name half of them would not be found."""
+    now = datetime.now(UTC)
+    lines = [
+        Line("session-1", 1, "user", "Ann", "I adopted a dog.", now),
+        Line("session-1", 2, "assistant", "Bob", "Lovely!", now),
+    ]
+    await store.say(memory.ops, "conv-1", "user", "Ann", lines)
+    await store.write_all(memory.ops)
+    assert [piece["text"] for piece in await memory.items()] == ["Ann: I adopted a dog.", "Bob: Lovely!"]
 
 
 async def test_the_scale_of_a_few_memories_is_measured_and_exact(monkeypatch: pytest.MonkeyPatch) -> None:

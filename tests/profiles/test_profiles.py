@@ -74,9 +74,13 @@ async def find(database: Database, what: dict[str, Any]) -> None:
         "INSERT INTO memory_tasks (tenant_id, conversation_id, kind, user_id, claim) "
         "VALUES ('acme', 'c-1', 'facts', 'u-1', 7)"
     )
-    assert not await ops.fetchval(queries["commit_facts"], "acme", "c-1", 6, 0, 2, json.dumps(what)), "not its claim"
-    assert await ops.fetchval(queries["commit_facts"], "acme", "c-1", 7, 0, 2, json.dumps(what))
-    assert not await ops.fetchval(queries["commit_facts"], "acme", "c-1", 7, 0, 2, json.dumps(what)), "done already"
+    assert not await ops.fetchval(queries["commit_facts"], "acme", "c-1", 6, 0, 2, json.dumps(what), "[]"), (
+        "not its claim"
+    )
+    assert await ops.fetchval(queries["commit_facts"], "acme", "c-1", 7, 0, 2, json.dumps(what), "[]")
+    assert not await ops.fetchval(queries["commit_facts"], "acme", "c-1", 7, 0, 2, json.dumps(what), "[]"), (
+        "done already"
+    )
     await ops.close()
 
 
@@ -90,7 +94,7 @@ async def test_two_summaries_of_the_same_messages_are_one(database: Database) ->
         "INSERT INTO memory_tasks (tenant_id, conversation_id, kind, claim) VALUES ('acme', 'c-1', 'summary', 7)"
     )
     written = [
-        await ops.fetchval(queries["commit_summary"], "acme", "c-1", claim, start, upto, text, 1, "m")
+        await ops.fetchval(queries["commit_summary"], "acme", "c-1", claim, start, upto, text, 1, "m", "[]")
         for claim, start, upto, text in [(6, 0, 5, "late"), (7, 0, 5, "one"), (7, 0, 6, "again"), (7, 5, 9, "two")]
     ]
     assert written == [False, True, False, True]

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Collection, Sequence
 
 from agents.api import Agent, Completion, Prompt
 from shared import keys
+from shared.db import jsonb
 from shared.errors import LeaseLost
 from shared.redis import Commands
 from shared.wire import TurnPayload
@@ -88,6 +89,9 @@ class Till:
         if settlements and not await self._money.till.settle(work.job, settlements):
             raise LeaseLost("the task was claimed by somebody else")
 
+    def told(self, work: Work) -> str:
+        return jsonb([self._store.fenced(work.payload.tenant, row, None) for row in work.postable()])
+
     def spending(self, work: Work) -> Spending:
         return Spending(work, self._money, self._store, _never_wait)
 
@@ -111,6 +115,10 @@ class Account:
     async def ask(self, prompt: Prompt, kind: str) -> Completion:
         """One answer. Raises UpstreamError, BudgetExhausted, LeaseLost or Unavailable; nothing is tried again here."""
         return await self._till.calling(self._work, self._spending, kind).ask(prompt)
+
+    def told(self) -> str:
+        """What was spent, as the ledger takes it: for whoever writes what it was spent on."""
+        return self._till.told(self._work)
 
     async def booked(self) -> None:
         """The ledger has what was spent, and nothing is held. Raises LeaseLost or Unavailable."""

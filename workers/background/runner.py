@@ -8,6 +8,7 @@ runs in the delivery process, and a provider that is busy is not waited for.
 import asyncio
 import contextlib
 import random
+import time
 from functools import partial
 from typing import Literal, TypeAlias, assert_never
 
@@ -20,6 +21,7 @@ from workers import metrics
 from workers.background import facts, summary
 from workers.background.money import Account, Till
 from workers.background.tasks import Material, SaidMessage, Task, TaskStore
+from workers.turn.store import persist
 
 log = structlog.get_logger("memory")
 
@@ -140,21 +142,24 @@ class Runner:
         return ("written" if written else "late"), None
 
     async def _written(self, task: Task, material: Material, messages: list[SaidMessage], account: Account) -> bool:
-        upto = material.done_seq, messages[-1].seq
+        """Asks, and writes what came of it in the transaction that books it: from then on nobody pays for it again.
+
+        While Postgres is away the answer, which is paid for, waits here for as long as the task is ours.
+        """
+        upto, until_s = (material.done_seq, messages[-1].seq), time.monotonic() + self._lease_s
         match task.kind:
             case "summary":
-                completion = await account.ask(summary.prompt(material, messages), task.kind)
-                await account.booked()
-                if not completion.text.strip() or completion.finish in ("refusal", "content_filter"):
-                    raise AgentError("the model wrote no summary", code="empty_reply")
-                text = completion.text.replace("\0", "").strip()
-                return await self._store.commit_summary(task, upto, text, summary.PROMPT_VERSION, completion.model)
+                made = summary.read(await account.ask(summary.prompt(material, messages), task.kind))
+                commit = partial(self._store.commit_summary, task, upto, made, account.told())
             case "facts":
                 completion = await account.ask(facts.prompt(material, messages), task.kind)
-                await account.booked()
-                return await self._store.commit_facts(task, upto, facts.believed(completion.text, messages))
+                found = facts.believed(completion.text, messages)
+                commit = partial(self._store.commit_facts, task, upto, found, account.told())
             case _:
                 assert_never(task.kind)
+        written = await persist(commit, lambda: time.monotonic() > until_s)
+        await account.booked()
+        return written
 
     async def _failed(self, task: Task, error: SwitchboardError, upto: int) -> tuple[Outcome, JobError]:
         """Tried again later and later; a model's answer that cannot be used is not asked for for ever."""

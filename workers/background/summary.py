@@ -1,11 +1,12 @@
-"""The prompt that folds messages into a conversation's running summary. Pure."""
+"""The prompt that folds messages into a conversation's running summary, and its answer. Pure."""
 
 from collections.abc import Sequence
 
 import msgspec
 
-from agents.api import Message, Prompt
-from workers.background.tasks import Material, SaidMessage
+from agents.api import Completion, Message, Prompt
+from shared.errors import AgentError
+from workers.background.tasks import Material, SaidMessage, Summary
 from workers.ledger import tokens
 
 PROMPT_VERSION = 1
@@ -44,3 +45,11 @@ def prompt(material: Material, folded: Sequence[SaidMessage]) -> Prompt:
         "messages": [{"by": message.role, "text": message.text} for message in folded],
     }
     return Prompt(SYSTEM, (Message("user", msgspec.json.encode(given).decode(errors="replace")),), MAX_TOKENS)
+
+
+def read(completion: Completion) -> Summary:
+    """Raises AgentError when the model wrote none."""
+    text = completion.text.replace("\0", "").strip()
+    if not text or completion.finish in ("refusal", "content_filter"):
+        raise AgentError("the model wrote no summary", code="empty_reply")
+    return Summary(text, PROMPT_VERSION, completion.model)

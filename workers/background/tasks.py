@@ -3,7 +3,7 @@
 A task that a worker dropped is due again when its lease is over; whoever claimed it before can write nothing any more.
 """
 
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -59,6 +59,14 @@ class Material(msgspec.Struct, frozen=True):
         return read_settings(self.settings)
 
 
+class Summary(NamedTuple):
+    """As it is kept."""
+
+    text: str
+    prompt_version: int
+    model: str
+
+
 class TaskStore:
     """Every method is one statement and raises Unavailable; all may be repeated."""
 
@@ -75,13 +83,15 @@ class TaskStore:
         raw = await self._pool.fetchval(queries["memory_task_work"], *args)
         return None if raw is None else msgspec.json.decode(raw, type=Material)
 
-    async def commit_summary(self, task: Task, upto: tuple[int, int], text: str, version: int, model: str) -> bool:
-        """`upto`: the last message of the summary that this one replaces, and its own. False: it came too late."""
-        args = (task.tenant, task.conversation_id, task.claim, *upto, text, version, model)
+    async def commit_summary(self, task: Task, upto: tuple[int, int], summary: Summary, calls: str) -> bool:
+        """`upto`: the last message of the summary that this one replaces, and its own. `calls`: what it cost, as the
+        ledger takes it; that is booked in the same transaction. False: it came too late, and is paid for only."""
+        args = (task.tenant, task.conversation_id, task.claim, *upto, *summary, calls)
         return bool(await self._pool.fetchval(queries["commit_summary"], *args))
 
-    async def commit_facts(self, task: Task, upto: tuple[int, int], found: dict[str, Any]) -> bool:
-        args = (task.tenant, task.conversation_id, task.claim, *upto, jsonb(found))
+    async def commit_facts(self, task: Task, upto: tuple[int, int], found: dict[str, Any], calls: str) -> bool:
+        """The same of facts."""
+        args = (task.tenant, task.conversation_id, task.claim, *upto, jsonb(found), calls)
         return bool(await self._pool.fetchval(queries["commit_facts"], *args))
 
     async def end(

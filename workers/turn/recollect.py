@@ -78,18 +78,19 @@ class Recollection:
         self._keep(work, memory)
 
     async def _sought(self, work: Work, give_up: Callable[[], bool]) -> Sought:
+        question = work.question.replace("\0", " ")  # Postgres takes no such sign
         if self._embedding is None or work.user_id is None:
-            return Sought(work.user_id, work.question)
+            return Sought(work.user_id, question)
         known, work.settings = work.settings, self._settings.get(work.payload.tenant, work.settings)
         spending = Spending(work, self._money, self._store, give_up)
-        vector = await self._embedding.embed_query(work, spending, work.question)
+        vector = await self._embedding.embed_query(work, spending, question)
         await spending.settled()
         work.settings = known
         if isinstance(vector, Vector):
-            return Sought(work.user_id, work.question, vector.model_id, vector.literal)
+            return Sought(work.user_id, question, vector.model_id, vector.literal)
         if vector.reason != "no_model":
             work.context |= {"recall": "words_only", "why": vector.reason}
-        return Sought(work.user_id, work.question)
+        return Sought(work.user_id, question)
 
     async def _bounded(self, work: Work, statement: Callable[[], Awaitable[T]]) -> T | None:
         """None where the turn must do without; a server that is away is left to the statement it cannot do without."""

@@ -202,19 +202,20 @@ class TurnStore:
     ) -> None:
         """Ledger rows of an attempt that did not end its job, which was admitted then; None: when its id was made."""
         if rows:
-            text = jsonb([self._fenced(tenant, row, admitted_us) for row in rows])
+            text = jsonb([self.fenced(tenant, row, admitted_us) for row in rows])
             await persist(lambda: self._pool.fetchrow(queries["end_attempt"], tenant, text), give_up)
 
     async def book(
         self, tenant: str, rows: list[LedgerRow], give_up: Callable[[], bool], *, admitted_us: int | None = None
     ) -> dict[str, Amount]:
         """Adds rows of earlier attempts and says what the ledger has for them: theirs, where they came first."""
-        text = jsonb([self._fenced(tenant, row, admitted_us) for row in rows])
+        text = jsonb([self.fenced(tenant, row, admitted_us) for row in rows])
         booked = await persist(lambda: self._pool.fetch(queries["book_calls"], tenant, text), give_up)
         return {row["call_id"]: Amount(row["cost_nano_usd"], row["tokens"]) for row in booked}
 
-    def _fenced(self, tenant: str, row: LedgerRow, admitted_us: int | None) -> dict[str, Any]:
-        """With what tells whether its user was erased meanwhile: then the ledger gets the money alone."""
+    def fenced(self, tenant: str, row: LedgerRow, admitted_us: int | None) -> dict[str, Any]:
+        """A row as the books take it, with what tells whether its user was erased meanwhile: then they get the money
+        alone."""
         subjects = self._subjects.of_turn(tenant, row.user_id, row.conversation_id)
         admitted_us = made_at_ms(row.job_id) * 1_000 if admitted_us is None else admitted_us
         return {**msgspec.structs.asdict(row), "subjects": subjects, "admitted_us": admitted_us}
