@@ -17,17 +17,16 @@ import msgspec
 import structlog
 
 from ingress import metrics
+from ingress.admission import FULL_RETRY_AFTER_S, outcome_of, refusal_by
 from ingress.channels.directory import OpenChannel
-from ingress.limits import limits_of, spent, too_many
+from ingress.limits import limits_of
 from ingress.state import Ingress
 from shared import keys
-from shared.budgets import Scope
 from shared.channels.api import ADDRESS, Inbound, Kept, Reading
 from shared.db import jsonb
-from shared.errors import BudgetExhausted, QueueFull, RateLimited, Unavailable
+from shared.errors import QueueFull, Unavailable
 from shared.ids import uuid7
 from shared.jobs import JobError
-from shared.rates import Standing
 from shared.redis import Argument
 from shared.scripts import Admission, Idempotency, Script, record_fields
 from shared.tenants import Arrival
@@ -43,7 +42,6 @@ NOTICE_S = 600
 MAX_ID_CHARS = 128
 MAX_KEPT_BYTES = 32_768
 """Of one kept thing; of a larger one its beginning."""
-FULL_RETRY_AFTER_S = 5
 _reject = Script("reject")
 
 
@@ -77,7 +75,7 @@ async def take_in(ingress: Ingress, channel: OpenChannel, reading: Reading, said
     admissions = (await _all([*(_admit(ingress, channel, offer) for offer in good), *noting]))[: len(good)]
     tally = Tally(statuses=len(reading.statuses), kept=len(reading.kept), ignored=reading.ignored)
     for offer, admission in zip(good, admissions, strict=True):
-        metrics.count_admission(offer.payload.agent, _outcome(admission))
+        metrics.count_admission(offer.payload.agent, outcome_of(admission))
         if fault := _fault(admission):
             refused.append((offer, fault))
         elif admission.outcome == "accepted":
@@ -177,29 +175,10 @@ def _fault(admission: Admission) -> JobError | None:
         case "busy":
             return JobError("conversation_busy", "This conversation is being answered; messages meanwhile are refused.")
         case "limited" | "spent":
-            return _by_limit(admission.refused_by)
+            error = refusal_by(admission.refused_by)
+            return JobError(error.code, str(error))
         case "full":
             raise QueueFull("The queue is full; try again later.", retry_after_s=FULL_RETRY_AFTER_S)
-
-
-def _outcome(admission: Admission) -> str:
-    """With what has refused it, by name, as other routes count it."""
-    match admission.refused_by:
-        case Standing(window):
-            return f"limited_{window.level}"
-        case Scope(kind):
-            return f"spent_{kind}"
-    return admission.outcome
-
-
-def _by_limit(limit: Standing | Scope | None) -> JobError:
-    match limit:
-        case Standing():
-            return JobError(RateLimited.code, too_many(limit))
-        case Scope():
-            return JobError(BudgetExhausted.code, spent(limit))
-        case None:
-            raise ValueError("refused by a limit, but by none that was asked")
 
 
 async def _record_refusal(ingress: Ingress, offer: _Offer, fault: JobError) -> str:
