@@ -46,7 +46,7 @@ async def test_what_was_said_is_found_by_its_meaning(
             await eventually(said_and_embedded)
 
         embedder = LocalEmbedder()
-        (vector,) = (await embedder.embed(["Do I have a pet?"], "query")).vectors
+        (vector,) = (await embedder.embed(["Do I have a pet?"], "query", timeout_s=300)).vectors
         assert vector is not None
         model_id = await ops.fetchval("SELECT model_id FROM embedding_models WHERE state = 'active'")
         answer = await ops.fetchval(

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,7 +60,16 @@ class DevStack:
 
     def child(self, command: str) -> psutil.Process:
         """The one child whose command line ends with `command`."""
-        (found,) = (one for one in self.family() if " ".join(one.cmdline()).endswith(command))
+        (found,) = self.children(command)
+        return found
+
+    def children(self, command: str) -> list[psutil.Process]:
+        """Those whose command line ends with `command`, and who have not ended."""
+        found = []
+        for one in self.family():
+            with suppress(psutil.NoSuchProcess):  # it ended while we looked
+                if " ".join(one.cmdline()).endswith(command):
+                    found.append(one)
         return found
 
     def wait_ready(self) -> None:
