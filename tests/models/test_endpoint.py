@@ -14,6 +14,7 @@ import pytest
 
 from tests.conftest import Eventually
 from tests.models.conftest import KEY, Scripted, answer
+from workers.models import http
 from workers.models.endpoint import Endpoint, Incoming
 from workers.models.http import absolute, open_client
 from workers.models.transport import Answer
@@ -66,7 +67,8 @@ async def asked(kind: str, scripted: Scripted) -> AsyncIterator[Asked]:
 
 async def test_every_request_is_the_sdks_own_to_the_byte(kind: str, asked: Asked) -> None:
     async with AsyncExitStack() as stack:
-        usual = httpx2.AsyncClient(timeout=httpx2.Timeout(5.0), headers={"accept-encoding": "identity"})
+        timeout = httpx2.Timeout(5.0, connect=http.CONNECT_S)
+        usual = httpx2.AsyncClient(timeout=timeout, headers={"accept-encoding": "identity"})
         sdk_only = endpoint_of(stack, kind, asked.scripted.url, usual)
         for body in BODIES:
             await read(await sdk_only.post(body))
