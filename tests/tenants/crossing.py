@@ -68,6 +68,10 @@ def _asked(jobs: dict[str, str]) -> dict[str, Any]:
     return {"tenant": NEIGHBOUR, **conversation, "said": MARK}
 
 
+def _booked(jobs: Any) -> str:
+    return json.dumps([a_failed_call(a_turn(job_id=jobs["alpha_done"]), tenant=VICTIM, tenant_id=VICTIM)])
+
+
 EXACT: dict[str, Any] = {
     "commit_turn": lambda jobs: [
         NEIGHBOUR,
@@ -134,6 +138,10 @@ EXACT: dict[str, Any] = {
         *(NEIGHBOUR, jobs["alpha_dead"], 1, CONVERSATION, 10, USER, MARK, None, None, 1_500, 20)
     ],
     "turn_memory": lambda _jobs: [NEIGHBOUR, CONVERSATION, USER, 10, MARK, None, None, 1_500, 20],
+    "commit_summary": lambda jobs: [*(NEIGHBOUR, CONVERSATION, 1, 0, 2, "x", 1, "m", _booked(jobs))],
+    "commit_facts": lambda jobs: [
+        *(NEIGHBOUR, CONVERSATION, 1, 0, 2, json.dumps({"profile": {}, "facts": []}), _booked(jobs))
+    ],
     "put_fact": lambda _jobs: [NEIGHBOUR, USER, "topic", "x", "beta"],
     "erase_facts": lambda _jobs: [NEIGHBOUR, USER, None],
     "recall": lambda jobs: [*(NEIGHBOUR, USER, MARK, int(jobs["alpha_model"]), [1.0, 0.0, 0.0], 1_500, 20, None, None)],
