@@ -59,6 +59,11 @@ async def in_books(deployment: Deployment, person: Person) -> None:
             "VALUES ($1, $2, 't', 'b', 'user', now())",
             person.user,
         ),
+        (
+            "INSERT INTO embedding_models (name, dimensions, state, filled_tenant, filled_user, filled_item) "
+            "VALUES (reverse($2), 8, 'retired', $1, $2, 5)",
+            person.user,
+        ),
     ):
         await deployment.books.execute(statement, TENANT, named)
 
