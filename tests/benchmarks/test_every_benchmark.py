@@ -116,7 +116,7 @@ def test_others_get_their_deliveries_while_an_endpoint_hangs(found: Found) -> No
 def test_a_turn_costs_every_process_something_and_is_committed(found: Found) -> None:
     costs = {row["name"]: row["ours"][0] for row in found["turns"]}
 
-    assert costs["asked of PostgreSQL for a turn"] > 1
+    assert costs["asked of PostgreSQL for a turn"] > 0  # many turns share one
     assert costs["asked of Redis for a turn"] > 0
     assert {"a queued job in Redis", "a finished job in Redis"} <= set(costs)  # of so few, its own noise is greater
 
