@@ -8,6 +8,7 @@ counters are not made anew before the ledger has these rows.
 import asyncio
 import contextlib
 import logging
+import math
 from functools import partial
 
 from shared import keys
@@ -45,8 +46,7 @@ class LateRows:
         name = rows[0].call_id
         while True:
             with contextlib.suppress(Unavailable):
-                seconds, _ = await self._commands.run("TIME")
-                await self._commands.run("ZADD", keys.UNPOSTED, int((seconds + 2 * self._lease_s + 1) * 1000), name)
+                await self._say(name)
             try:
                 await self._store.post(tenant, rows, lambda: True, admitted_us=admitted_us)
                 break
@@ -55,6 +55,15 @@ class LateRows:
                 await asyncio.sleep(_PAUSE_S)
         with contextlib.suppress(Unavailable):  # it runs out by itself
             await self._commands.run("ZREM", keys.UNPOSTED, name)
+
+    async def _say(self, name: str) -> None:
+        """For two leases. The key goes with its last entry, should we be killed before we take ours out."""
+        for_s = 2 * self._lease_s + 1
+        seconds, _ = await self._commands.run("TIME")
+        await asyncio.gather(
+            self._commands.run("ZADD", keys.UNPOSTED, int((seconds + for_s) * 1000), name),
+            *(self._commands.run("EXPIRE", keys.UNPOSTED, math.ceil(for_s), when) for when in ("NX", "GT")),
+        )
 
     def _posted(self, rows: list[LedgerRow], task: "asyncio.Task[None]") -> None:
         self._posting.discard(task)
