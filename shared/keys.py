@@ -38,7 +38,7 @@
     sb:money                 hash    epoch; stands while the counters can be believed, gone when Redis lost its memory
     sb:money:closed          string  Unix ms at which that was noticed
     sb:money:lock            string  token of the process that makes the counters anew
-    sb:money:unposted        zset    worker with ledger rows that only its memory has → Unix ms until which to wait; expires with the last
+    sb:money:unposted        zset    ledger rows that only a worker's memory has → Unix ms until which to wait
     sb:background:held:tasks hash    id of a memory task → its claim: the fence of its calls (workers.background)
     sb:background:leases     zset    `tasks` → Unix ms: what they hold at a provider is given back by whoever takes over
     sb:cache:<tenant>:<hash> string  `<kept at, Unix ms> <answer (JSON)>` of the response cache; expires by itself
