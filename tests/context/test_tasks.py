@@ -151,7 +151,8 @@ async def test_a_killed_workers_task_is_done_by_another_one_and_every_call_is_pa
 ) -> None:
     await deployment.behave({**SHOES, "faults": ["hang"]}, {})
     await long_talk(deployment)
-    environment = environment_of(deployment.settings) | {"SWITCHBOARD_OPS_DATABASE_URL": deployment.ops}
+    given = {"SWITCHBOARD_OPS_DATABASE_URL": deployment.ops, "SWITCHBOARD_EMBEDDING_MODEL": "none"}
+    environment = environment_of(deployment.settings) | given  # a batch of embeddings that it held nobody would take over
     process = await asyncio.create_subprocess_exec(sys.executable, "-m", "ops", "delivery", env=environment)
     try:
         await eventually(lambda: deployment.commands.redis.keys("sb:calls:*"), START_S)
