@@ -152,7 +152,7 @@ async def test_a_killed_workers_task_is_done_by_another_one_and_every_call_is_pa
     await deployment.behave({**SHOES, "faults": ["hang"]}, {})
     await long_talk(deployment)
     given = {"SWITCHBOARD_OPS_DATABASE_URL": deployment.ops, "SWITCHBOARD_EMBEDDING_MODEL": "none"}
-    environment = environment_of(deployment.settings) | given  # a batch of embeddings that it held nobody would take over
+    environment = environment_of(deployment.settings) | given  # nobody would take embeddings over
     process = await asyncio.create_subprocess_exec(sys.executable, "-m", "ops", "delivery", env=environment)
     try:
         await eventually(lambda: deployment.commands.redis.keys("sb:calls:*"), START_S)

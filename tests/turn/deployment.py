@@ -56,9 +56,11 @@ class Deployment:
         await books.execute("INSERT INTO tenants (tenant_id, name) VALUES ($1, 'Acme')", TENANT)
         async with httpx.AsyncClient(base_url=standin.url) as client:
             opened = cls(settings, commands, Intake(commands, settings), books, client)
-            yield opened
-        await opened.books.close()
-        await commands.aclose()
+            try:
+                yield opened
+            finally:  # or what is left open fails another test
+                await opened.books.close()
+                await commands.aclose()
 
     @contextlib.asynccontextmanager
     async def worker(self, **overrides: Any) -> AsyncIterator[LeaseWorker]:
