@@ -190,3 +190,17 @@ async def test_a_worker_that_asks_nobody_finds_out_and_opens_it(
         await eventually(opened, timeout_s=60)
         await check(commands, database)
     await idle.aclose()
+
+
+async def test_a_look_that_breaks_is_not_the_last(
+    pool: Pool, commands: Commands, eventually: Eventually, caplog: pytest.LogCaptureFixture
+) -> None:
+    idle = Recount(commands, pool, lease_s=LEASE_S)
+    await idle.start()
+    await commands.redis.flushdb()
+    await commands.run("RPUSH", "sb:money:lock", "what nobody expects there")
+    idle.keep_open()
+    await eventually(lambda: "money could not be opened" in caplog.text)
+    await commands.run("DEL", "sb:money:lock")
+    await eventually(lambda: commands.run("EXISTS", keys.MONEY))
+    await idle.aclose()

@@ -77,9 +77,13 @@ class Recount:
     async def _look_on(self, every_s: float) -> None:
         while True:
             await asyncio.sleep(every_s)
-            with contextlib.suppress(Unavailable):  # then the next look tells
+            try:
                 if not await self._commands.run("EXISTS", keys.MONEY):
                     await self.opened()
+            except Unavailable:
+                continue  # the next look tells
+            except Exception:
+                logger.exception("money could not be opened")
 
     def _join(self) -> "asyncio.Task[None]":
         if self._work is None or self._work.done():
