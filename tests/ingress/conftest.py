@@ -66,8 +66,7 @@ async def worker(redis_url: str) -> AsyncIterator[Worker]:
 def ageing(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> Ageing:
     """Time stands still for what is known of keys and channels, until `await ageing.go_by(seconds)`."""
     made = Ageing(redis)
-    monkeypatch.setattr("ingress.auth.time", made)
-    monkeypatch.setattr("ingress.known.time", made)
+    monkeypatch.setattr("ingress.known.monotonic", made.monotonic)
     return made
 
 
