@@ -37,7 +37,7 @@ async def memory_minded(settings: Settings, commands: Commands, pool: Pool, subj
         yield
         return
     async with contextlib.AsyncExitStack() as stack:
-        models = open_models(settings)
+        models = await asyncio.to_thread(open_models, settings)  # deliveries and probes are served meanwhile
         stack.push_async_callback(close_models, models)
         try:
             reachable(clerk.models, models)
