@@ -32,7 +32,7 @@ from ingress.openapi.serve import Published, docs, openapi_json
 from ingress.plain import PlainMessages
 from ingress.pressure import Pressure
 from ingress.probes import live
-from ingress.problems import EXCEPTION_HANDLERS
+from ingress.refusing import EXCEPTION_HANDLERS
 from ingress.request_log import RequestLog
 from ingress.routes.agents import index, list_agents
 from ingress.routes.health import ready, stack

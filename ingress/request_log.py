@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ingress import metrics
 from ingress.answering import Answering
-from ingress.problems import respond
+from ingress.refusing import respond
 from ingress.requests import first_headers, header
 from shared.ids import uuid7
 from shared.telemetry import context, logs, tracing

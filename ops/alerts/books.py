@@ -7,7 +7,7 @@ import msgspec
 
 from ops.alerts.asks import AlertBody, is_name
 from ops.deliveries.gate import Gate
-from ops.reach import RoleBooks, sees_all_tenants
+from ops.sight import RoleBooks, sees_all_tenants
 from shared.config import Settings
 from shared.db import Pool, jsonb
 from shared.errors import Conflict, InvalidRequest, NotFound

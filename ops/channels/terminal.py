@@ -16,7 +16,7 @@ from ops.channels.books import ChannelBooks, ChannelWish, NewChannel
 from ops.channels.document import spelled
 from ops.channels.records import ChannelRow
 from ops.channels.show import Printer
-from ops.reach import sees_all_tenants
+from ops.sight import sees_all_tenants
 from ops.terminal.output import line, note
 from ops.terminal.session import both_servers, said, user
 from ops.terminal.typed import checked, patch_of

@@ -19,7 +19,7 @@ from agents import registry
 from ingress.auth import ApiKeys
 from ingress.openapi.serve import Published, docs, openapi_json
 from ingress.probes import live
-from ingress.problems import EXCEPTION_HANDLERS
+from ingress.refusing import EXCEPTION_HANDLERS
 from ingress.request_log import RequestLog
 from ingress.responses import json_response
 from ingress.strangers import Strangers

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from ops.reach import RoleBooks, sees_all_tenants
+from ops.sight import RoleBooks, sees_all_tenants
 from shared.db import Pool, jsonb
 from shared.errors import Conflict, NotFound
 from shared.jobs import JobError, Usage, rfc3339, usd

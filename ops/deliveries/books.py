@@ -11,7 +11,7 @@ import msgspec
 from ops.deliveries.asks import EndpointBody
 from ops.deliveries.gate import Gate
 from ops.deliveries.records import Delivery, DeliveryDetail, Endpoint, NewSecret
-from ops.reach import RoleBooks, sees_all_tenants
+from ops.sight import RoleBooks, sees_all_tenants
 from shared import deployment
 from shared.config import Settings
 from shared.db import Pool, jsonb

@@ -13,7 +13,7 @@ import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ops.reach import sees_all_tenants
+from ops.sight import sees_all_tenants
 from ops.terminal.output import Printer, note
 from ops.terminal.session import postgres, said
 from shared.config import Settings

@@ -8,7 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 
 from agents import registry
-from ops.reach import sees_all_tenants
+from ops.sight import sees_all_tenants
 from ops.tenants.asks import ChangeBody, CreateBody, KeyBody, is_key_id
 from ops.tenants.books import KEY_PREFIX, TenantBooks, Wish
 from ops.tenants.records import ApiKey, Tenant

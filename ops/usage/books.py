@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from ops.reach import RoleBooks, sees_all_tenants
+from ops.sight import RoleBooks, sees_all_tenants
 from ops.usage.report import Figures, Line, Question, Report, filled
 from shared.db import Pool, jsonb
 from sql import queries
