@@ -4,6 +4,7 @@ import hashlib
 import shutil
 import socket
 import time
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,20 @@ def test_altered_rank_file_is_refused_by_name(tmp_path: Path, monkeypatch: pytes
         tokens.encoding("o200k_base")
     monkeypatch.undo()
     tokens.load()
+
+
+def test_an_encoding_keeps_no_second_copy_of_its_ranks() -> None:
+    """Every worker and delivery process holds both encodings for as long as it runs."""
+    tokens.encoding.cache_clear()
+    tracemalloc.start()
+    try:
+        kept = tokens.encoding("cl100k_base")
+        held_bytes, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept.decode(kept.encode_ordinary("Grüße, 世界 🙂")) == "Grüße, 世界 🙂"
+    assert peak_bytes > 5_000_000
+    assert held_bytes < 1_000_000
 
 
 @given(st.text(alphabet=st.characters(codec=None), max_size=300))

@@ -261,12 +261,14 @@ def encoding(name: str) -> tiktoken.Encoding:
     Not `tiktoken.get_encoding`: that looks in a temporary folder, deletes a file it does not like and downloads.
     """
     facts = SHIPPED[name]
-    return tiktoken.Encoding(
+    made = tiktoken.Encoding(
         name,
         pat_str=facts.pattern,
         mergeable_ranks=_read_ranks(RANKS / facts.ranks_file, facts.ranks_sha256),
         special_tokens=facts.special_tokens,
     )
+    made._mergeable_ranks = {}  # its own copy is in Rust; this one, 36 MiB of both encodings, is for pickling only
+    return made
 
 
 def _read_ranks(path: Path, sha256: str) -> dict[bytes, int]:
