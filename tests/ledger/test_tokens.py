@@ -76,8 +76,8 @@ def test_loading_and_counting_never_touch_the_network(monkeypatch: pytest.Monkey
 
 
 def test_altered_rank_file_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    name = tokens.SHIPPED["cl100k_base"].ranks_file
-    shutil.copy(tokens.RANKS / name, tmp_path)
+    shipped, name, usual = tokens.RANKS, *(tokens.SHIPPED[each].ranks_file for each in ("cl100k_base", "o200k_base"))
+    shutil.copy(shipped / name, tmp_path)
     with (tmp_path / name).open("ab") as ranks:
         ranks.write(b"eA== 999999\n")
     monkeypatch.setattr(tokens, "RANKS", tmp_path)
@@ -86,8 +86,19 @@ def test_altered_rank_file_is_refused_by_name(tmp_path: Path, monkeypatch: pytes
         tokens.encoding("cl100k_base")
     with pytest.raises(ConfigError, match="cannot be read"):
         tokens.encoding("o200k_base")
+    shutil.copy(shipped / usual, tmp_path)
+    with pytest.raises(ConfigError, match=name):  # at the start, whether it is needed by then or not
+        tokens.load()
     monkeypatch.undo()
     tokens.load()
+
+
+def test_what_no_model_needs_is_not_built_at_the_start() -> None:
+    tokens.encoding.cache_clear()
+    tokens.load("gpt-5.4-mini", "claude-haiku-4-5")
+    assert tokens.encoding.cache_info().currsize == 1
+    tokens.load("gpt-5.4-mini", "text-embedding-3-small")
+    assert tokens.encoding.cache_info().currsize == 2
 
 
 def test_an_encoding_keeps_no_second_copy_of_its_ranks() -> None:

@@ -45,7 +45,7 @@ async def memory_minded(settings: Settings, commands: Commands, pool: Pool, subj
             log.warning("memory.unreachable", fault=str(error))
             yield
             return
-        await asyncio.to_thread(tokens.load)
+        await asyncio.to_thread(tokens.load, *(spec.partition(":")[2] for spec in clerk.models))
         store = TurnStore(pool, subjects)
         money = await stack.enter_async_context(_opened_money(settings, commands, pool, store))
         till = Till(commands, money, store, Providers.of(settings, models), clerk)

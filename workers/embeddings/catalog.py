@@ -76,7 +76,7 @@ def open_embedder(name: str, settings: Settings) -> Embedder:
     # The SDK and the tokenizer: a second of a process that may never ask for any of it.
     from workers.embeddings.openai import OpenAIEmbedder  # noqa: PLC0415
 
-    tokens.load()
+    tokens.load(known.model)
     return OpenAIEmbedder(
         known.model,
         name=name,
