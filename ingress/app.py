@@ -31,10 +31,11 @@ from ingress.openapi.operations import INGRESS
 from ingress.openapi.serve import Published, docs, openapi_json
 from ingress.plain import PlainMessages
 from ingress.pressure import Pressure
-from ingress.problems import EXCEPTION_HANDLERS
+from ingress.probes import live
+from ingress.refusing import EXCEPTION_HANDLERS
 from ingress.request_log import RequestLog
 from ingress.routes.agents import index, list_agents
-from ingress.routes.health import live, ready, stack
+from ingress.routes.health import ready, stack
 from ingress.routes.jobs import Job, job_events
 from ingress.routes.messages import post_message
 from ingress.routes.metrics import metrics

@@ -2,16 +2,15 @@
 
 No answer is used for longer than `ttl_s` after Postgres gave it, so that a change is in force everywhere by then and
 Redis need not be told. While Postgres is down, what it confirmed in the last day stays in use; what it never did raises
-Unavailable. What is in use is confirmed ahead of time in the background, so its requests wait for nothing.
-
-`ingress.auth` does the same for API keys, with what is particular to them.
+Unavailable. What is in use is confirmed ahead of time in the background, so its requests wait for nothing. API keys
+(`ingress.auth`) and channels (`ingress.channels.directory`) are kept so.
 """
 
 import asyncio
-import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from time import monotonic
 from typing import Generic, TypeVar
 
 import msgspec
@@ -27,6 +26,8 @@ log = structlog.get_logger(__name__)
 STALE_MS = 86_400_000
 """How long an answer may be used while Postgres cannot be asked; also its time to live in Redis."""
 MAX_KNOWN = 10_000
+SHOWN_CHARS = 30
+"""How much of an answer's name in Redis is logged: a channel's whole, of a key's SHA-256 the beginning."""
 T = TypeVar("T", bound=msgspec.Struct)
 
 
@@ -51,17 +52,31 @@ class Known(Generic[T]):
     ) -> None:
         """`key` names an answer in Redis, `ask` gets it from Postgres and raises Unavailable."""
         self._commands, self._kind, self._key, self._ask, self._ttl_s = commands, kind, key, ask, ttl_s
+        self._half_ttl_s = ttl_s / 2
+        """From this age on an answer that is used is confirmed."""
         self._known: OrderedDict[str, _Answer[T]] = OrderedDict()
         self._lookups: dict[str, asyncio.Task[T | None]] = {}
+
+    def at_hand(self, name: str) -> T | None:
+        """What `find` would answer without asking anybody; None also when it is due to be confirmed and nobody does so
+        yet. Each message that is accepted comes through here."""
+        known = self._known.get(name)
+        if known is None:
+            return None
+        age_s = monotonic() - known.confirmed_s
+        if age_s >= self._half_ttl_s and (age_s >= self._ttl_s or name not in self._lookups):
+            return None
+        self._known.move_to_end(name)
+        return known.value
 
     async def find(self, name: str, attempt: Attempt) -> T | None:
         """None when there is none. What neither this process nor Redis knows is counted against its address before
         Postgres is asked. Raises RateLimited or Unavailable."""
         known = self._known.get(name)
-        age_s = time.monotonic() - known.confirmed_s if known else self._ttl_s
+        age_s = monotonic() - known.confirmed_s if known else self._ttl_s
         if known and age_s < self._ttl_s:
             self._known.move_to_end(name)
-            if age_s > self._ttl_s / 2 and known.value:
+            if age_s > self._half_ttl_s and known.value:
                 self._lookup(name, attempt)
             return known.value
         return await asyncio.shield(self._lookup(name, attempt))
@@ -80,23 +95,23 @@ class Known(Generic[T]):
     def _looked_up(self, name: str, task: "asyncio.Task[T | None]") -> None:
         del self._lookups[name]
         if not task.cancelled() and (error := task.exception()):  # those who wait are told; a refresh has nobody
-            log.warning("not_confirmed", what=self._key(name), error=repr(error))
+            log.warning("not_confirmed", what=self._key(name)[:SHOWN_CHARS], error=repr(error))
 
     async def _confirm(self, name: str, attempt: Attempt) -> T | None:
-        started_s = time.monotonic()
+        started_s = monotonic()
         cached, age_s = await self._from_redis(name)
-        if cached and age_s < self._ttl_s / 2:
+        if cached and age_s < self._half_ttl_s:
             return self._remember(name, cached, started_s - age_s)
         try:
             value = await self._asked(name, None if cached or self._was_there(name) else attempt)
         except Unavailable:
             if cached is None:
                 raise
-            log.warning("stale_answer_used", what=self._key(name), age_s=round(age_s, 3))
+            log.warning("stale_answer_used", what=self._key(name)[:SHOWN_CHARS], age_s=round(age_s, 3))
             return self._remember(name, cached, started_s)
         if value:
             # The time the question took counts as age: the answer is no younger than its question.
-            spent_ms = int((time.monotonic() - started_s) * 1000)
+            spent_ms = int((monotonic() - started_s) * 1000)
             left_ms = max(1, STALE_MS - spent_ms)
             await self._commands.run("SET", self._key(name), msgspec.json.encode(value), "PX", left_ms)
         elif cached:

@@ -1,19 +1,15 @@
-"""Errors become `application/problem+json` (RFC 9457) here and nowhere else, or OpenAI's form of it on its routes.
+"""Errors become problems (RFC 9457) here and nowhere else; `ingress.refusing` answers with them.
 
-The app installs `respond` for our errors and Starlette's; the request log calls it for surprises, which become a 500
-without internals. `type` is `/problems/<code>`, stable per code; `request_id` finds the log line.
+A surprise becomes a 500 without internals. `type` is `/problems/<code>`, stable per code; `request_id` finds the log
+line.
 """
 
 from http import HTTPStatus
 from typing import Any
 
 import msgspec
-import structlog
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import Response
 
-from ingress.openai.errors import as_openai, openai_body, speaks_openai
 from shared.errors import (
     BudgetExhausted,
     CallerError,
@@ -21,16 +17,11 @@ from shared.errors import (
     NotFound,
     QueueFull,
     RateLimited,
-    SwitchboardError,
     Unanswered,
     Unavailable,
 )
 from shared.jobs import rfc3339
-from shared.telemetry import context
 
-log = structlog.get_logger(__name__)
-
-MEDIA_TYPE = "application/problem+json"
 _ROUTER_CODES = {404: "not_found", 405: "method_not_allowed"}
 
 
@@ -90,26 +81,6 @@ def _members(error: CallerError) -> dict[str, str]:
     return {}
 
 
-async def respond(request: Request, error: Exception) -> Response:
-    """The answer for `error`; the request log learns its code, and of a surprise the traceback.
-
-    A route leaves headers for whatever its answer will be in the scope, as `answer_headers`.
-    """
-    problem = problem_of(error)
-    context.bind(problem=problem.code)
-    if problem.status == 500:
-        log.error("request_failed", exc_info=error)
-    elif problem.status == 503:
-        log.warning("request_refused", reason=str(error))
-    headers = request.scope.get("answer_headers", {})
-    if speaks_openai(request.url.path):
-        told = as_openai(problem)
-        content, headers = msgspec.json.encode(openai_body(told)), {**headers, **told.headers}
-        return Response(content, told.status, headers, "application/json")
-    body = problem_body(problem, instance=request.url.path, request_id=request.scope.get("request_id"))
-    return Response(msgspec.json.encode(body), problem.status, {**headers, **problem.headers}, MEDIA_TYPE)
-
-
 def problem_body(problem: Problem, *, instance: str, request_id: str | None) -> dict[str, Any]:
     """What stands in the answer; the API document shows it too."""
     body: dict[str, Any] = {
@@ -139,6 +110,3 @@ def _router_detail(error: HTTPException) -> str:
             return "This path does not take this method; `Allow` lists those it takes."
         case _:
             return str(error.detail)
-
-
-EXCEPTION_HANDLERS: dict[Any, Any] = {SwitchboardError: respond, HTTPException: respond}

@@ -1,25 +1,31 @@
 """Around every request: its id, its trace, one wide log line, its numbers, and an answer to something unforeseen.
 
 Pure ASGI, outermost but for Starlette's own. The line never holds a query string (read tokens), a body or a key.
-Fields that the routes bind to the context (`tenant`, `job_id`, `problem` …) are on it. `ingress.plain` does the same
-for what never comes here; what it hands over brings its `request_id`, `started_ns` and `trace` in the scope.
+Fields that the routes bind to the context (`tenant`, `job_id`, `problem` …) are on it. A probe or a scrape that went
+well is counted like the rest, but has no line. `ingress.plain` does the same for what never comes here; what it hands
+over brings its `request_id`, `started_ns` and `trace` in the scope.
 """
 
 import re
 import time
 from collections.abc import Mapping
 
+import structlog
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ingress import metrics
 from ingress.answering import Answering
-from ingress.problems import respond
+from ingress.refusing import respond
 from ingress.requests import first_headers, header
 from shared.ids import uuid7
 from shared.telemetry import context, logs, tracing
 
+log = structlog.get_logger(__name__)
+
 MAX_PATH_CHARS = 200
+ROUTINE = frozenset({"/health/live", "/health/ready", "/health/stack", "/metrics"})
+"""Asked for every few seconds, by platforms and Prometheus: a line each would be most of a quiet log."""
 _USABLE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
@@ -68,8 +74,9 @@ def _conclude(scope: Scope, status: int, seconds: float) -> None:
         scope["span"].name(f"{method} {route}", request_id=scope["request_id"], status=status)
     metrics.in_progress.now -= 1
     metrics.count_request(route, method, status, seconds)
+    write = log.debug if status == 200 and route in ROUTINE else logs.wide
     lost = {"path": scope["path"][:MAX_PATH_CHARS]} if route == metrics.UNMATCHED else {}  # else the ids say it
-    logs.wide(
+    write(
         "request",
         method=method,
         route=route,

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import redis
 
 from ops.stack.directory import DataDirectory
 from ops.stack.environment import Backends, Ports, check_ports, for_children, for_terminal, uses_standin
@@ -21,6 +22,7 @@ from ops.stack.process import Program, StackError
 from ops.stack.schema import apply_migrations, check_redis, seed_development_key
 from ops.stack.supervisor import StopRequested, Supervisor
 from ops.stack.valkey import start_valkey
+from shared import keys
 from shared.config import Settings
 
 READY_TIMEOUT_S = 60.0
@@ -126,5 +128,23 @@ class _Stack:
             return answer.status_code == 200
 
         urls = [f"{self.url(self.ports.ingress)}/health/stack", f"{self.url(self.ports.console)}/health/ready"]
-        if not self.supervisor.wait_until(lambda: all(well(url) for url in urls), READY_TIMEOUT_S):
+
+        def all_well() -> bool:
+            nonlocal last
+            # The last to come. The ingress, asked so early, would write a line for every time that it has to say no.
+            if not _has_worker(self.backends.redis_url, self.settings.queue):
+                last = "no worker has a lease"
+                return False
+            return all(well(url) for url in urls)
+
+        if not self.supervisor.wait_until(all_well, READY_TIMEOUT_S):
             raise StackError(f"the stack is not healthy after {READY_TIMEOUT_S:.0f} s: {last}")
+
+
+def _has_worker(redis_url: str, queue: str) -> bool:
+    with redis.Redis.from_url(redis_url, socket_timeout=5) as client:
+        try:
+            seconds, micros = client.time()
+            return bool(client.zcount(keys.leases(queue), f"({seconds * 1000 + micros // 1000}", "+inf"))
+        except redis.RedisError:
+            return False

@@ -84,7 +84,7 @@ async def open_worker(settings: Settings) -> AsyncIterator[LeaseWorker]:
         models = open_models(settings)
         stack.push_async_callback(close_models, models)
         _check_models(agents, models)
-        tokens.load()
+        tokens.load(*(spec.partition(":")[2] for agent in agents.values() for spec in agent.models))
         cache = await stack.enter_async_context(open_cache(settings, commands, deployment=mine.id))
         desk = _Desk(cache, Begun(commands))
         store = TurnStore(pool, subjects := Subjects.of(settings, mine.id))

@@ -5,12 +5,11 @@ Statuses are OpenAI's where programs branch on them: faults of a body are 400, a
 """
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from msgspec.structs import replace
 
-if TYPE_CHECKING:
-    from ingress.problems import Problem
+from ingress.problems import Problem
 
 PATHS = ("/v1/responses", "/v1/chat/completions", "/v1/models")
 
@@ -30,7 +29,7 @@ def speaks_openai(path: str) -> bool:
     return any(path == start or path.startswith(f"{start}/") for start in PATHS)
 
 
-def as_openai(problem: "Problem") -> "Problem":
+def as_openai(problem: Problem) -> Problem:
     """The same with OpenAI's status, code and headers."""
     if problem.code == "budget_exhausted":
         return replace(problem, status=429, code="insufficient_quota", headers={**problem.headers, **_NO_RETRY})
@@ -41,7 +40,7 @@ def as_openai(problem: "Problem") -> "Problem":
     return replace(problem, code=_CODES.get(problem.code, problem.code))
 
 
-def openai_body(problem: "Problem") -> dict[str, Any]:
+def openai_body(problem: Problem) -> dict[str, Any]:
     return {
         "error": {
             "message": problem.detail,
@@ -52,13 +51,13 @@ def openai_body(problem: "Problem") -> dict[str, Any]:
     }
 
 
-def _type(problem: "Problem") -> str:
+def _type(problem: Problem) -> str:
     if problem.code == "insufficient_quota":
         return "insufficient_quota"
     return "server_error" if problem.status >= 500 else _TYPES.get(problem.status, "invalid_request_error")
 
 
-def _all(problem: "Problem") -> str:
+def _all(problem: Problem) -> str:
     """Every fault in one sentence each: the form has room for one parameter only."""
     return " ".join(f"{_param(fault['field']) or 'The body'}: {fault['message']}." for fault in problem.errors)
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from ingress.body import MessageBody
 from ingress.openapi.describe import Schema, event, record, ref
-from ingress.openapi.openai import openai_components
+from ingress.openapi.openai_schemas import openai_components
 from ingress.openapi.pieces import ABOUT, EXAMPLE_ID, HEALTH, UUID
 from ingress.openapi.schemas import of_model, of_resource, of_struct
 from shared.config import Settings

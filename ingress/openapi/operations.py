@@ -3,8 +3,11 @@
 A test fails for a route that has no entry here and for an entry that has no route.
 """
 
+from dataclasses import replace
+
 from ingress.body import parse_message
-from ingress.openapi import channels, pieces
+from ingress.openapi import channels, openai, pieces
+from ingress.openapi.asking import IDEMPOTENCY_KEY, RATES, REPLAYED, RETRY_COUNT
 from ingress.openapi.components import DONE, MESSAGES, QUEUED, accepted, components
 from ingress.openapi.describe import (
     Answer,
@@ -18,7 +21,6 @@ from ingress.openapi.describe import (
     listing,
     ref,
 )
-from ingress.openapi.openai import openai_operations
 from ingress.state import Ingress
 from ingress.strangers import Attempt
 
@@ -30,22 +32,6 @@ _POLL_AFTER = Header(
     always=False,
 )
 _OPEN = Header(description="`*`, where a read token was used.", schema={"const": "*"}, always=False)
-_COUNT: Schema = {"type": "string", "pattern": "^[0-9]+$"}
-RATES = {
-    name: Header(description=description, schema=schema, always=False)
-    for name, description, schema in (
-        (
-            "RateLimit-Policy",
-            "Each of the tenant's windows: messages (`q`) in so many seconds (`w`). "
-            "The deployment's is named while it is full. Not for tenants without limits.",
-            _TEXT,
-        ),
-        ("RateLimit", "The tightest window: what is left (`r`), and after how many seconds it is more (`t`).", _TEXT),
-        ("X-RateLimit-Limit", "Messages that the tightest window holds.", _COUNT),
-        ("X-RateLimit-Remaining", "Messages it has room for.", _COUNT),
-        ("X-RateLimit-Reset", "Seconds until it has room for one more.", _COUNT),
-    )
-}
 _READING: tuple[Security, ...] = ("bearer", "read_token")
 _EVENT_ID = r"^(?:[0-9]{1,18}|ended)$"
 
@@ -87,23 +73,8 @@ _POST_MESSAGE = Operation(
             schema={"type": "string", "pattern": "^[a-z][a-z0-9-]{0,62}$"},
             example="support",
         ),
-        Parameter(
-            name="Idempotency-Key",
-            where="header",
-            description="Makes a retry safe. 1 to 255 visible ASCII characters, bare or as a quoted string.",
-            schema={
-                "type": "string",
-                "pattern": r'^(?:[!#-~][!-~]{0,254}|"(?:[ !#-\[\]-~]|\\["\\]){1,255}")$',
-            },
-            example="order-4711-greeting",
-        ),
-        Parameter(
-            name="X-Stainless-Retry-Count",
-            where="header",
-            description="Sent by SDKs: more than `0` marks a retry, which is recognised without a key by its body.",
-            schema=_TEXT,
-            example="0",
-        ),
+        replace(IDEMPOTENCY_KEY, example="order-4711-greeting"),
+        replace(RETRY_COUNT, example="0"),
         Parameter(
             name="X-Request-ID", where="header", description="Your name for this request in our logs.", schema=_TEXT
         ),
@@ -127,7 +98,7 @@ _POST_MESSAGE = Operation(
                 **pieces.NO_STORE,
                 "Location": _LOCATION,
                 "Retry-After": _POLL_AFTER,
-                "Idempotent-Replayed": Header(description="This is a repeat.", schema={"const": "true"}),
+                "Idempotent-Replayed": REPLAYED,
             },
             examples={"done": accepted(DONE)},
         ),
@@ -282,7 +253,7 @@ INGRESS = Api(
         ("GET", "/v1/jobs/{job_id}/events"): _JOB_EVENTS,
         **channels.OPERATIONS,
         ("GET", "/metrics"): pieces.metrics("Health", Ingress.authenticate),
-        **openai_operations(DONE, RATES),
+        **openai.OPERATIONS,
         **pieces.documents(),
     },
     components=components,

@@ -7,9 +7,10 @@ import msgspec
 
 from ops.alerts.asks import AlertBody, is_name
 from ops.deliveries.gate import Gate
+from ops.sight import RoleBooks, sees_all_tenants
 from shared.config import Settings
 from shared.db import Pool, jsonb
-from shared.errors import ConfigError, Conflict, InvalidRequest, NotFound
+from shared.errors import Conflict, InvalidRequest, NotFound
 from sql import queries
 from workers.alerts.records import DEPLOYMENT, Alert, AlertEvent
 
@@ -18,23 +19,14 @@ MOST_ALERTS = 100
 TENANT_BUDGETS = frozenset({"conversation", "user-month", "tenant-day", "tenant-month"})
 
 
-class AlertBooks:
+class AlertBooks(RoleBooks):
     def __init__(self, pool: Pool, gate: Gate, *, mails: bool, sees_all: bool) -> None:
-        self._pool, self._gate, self._mails = pool, gate, mails
-        self.sees_all = sees_all
+        super().__init__(pool, sees_all=sees_all)
+        self._gate, self._mails = gate, mails
 
     @classmethod
     async def over(cls, pool: Pool, settings: Settings, gate: Gate) -> "AlertBooks":
-        sees_all = bool(await pool.fetchval(queries["sees_all_tenants"]))
-        return cls(pool, gate, mails=settings.smtp_url is not None, sees_all=sees_all)
-
-    def check_reach(self, tenant: str | None) -> None:
-        """Raises ConfigError: the deployment's rules, and everybody's, are the operators'."""
-        if tenant is None and not self.sees_all:
-            raise ConfigError(
-                "this database role sees one tenant at a time: name the tenant, "
-                "or set SWITCHBOARD_OPS_DATABASE_URL (role switchboard_ops)"
-            )
+        return cls(pool, gate, mails=settings.smtp_url is not None, sees_all=await sees_all_tenants(pool))
 
     async def rules(self, tenant: str | None) -> list[Alert]:
         """By tenant and name."""

@@ -16,6 +16,7 @@ from ops.channels.books import ChannelBooks, ChannelWish, NewChannel
 from ops.channels.document import spelled
 from ops.channels.records import ChannelRow
 from ops.channels.show import Printer
+from ops.sight import sees_all_tenants
 from ops.terminal.output import line, note
 from ops.terminal.session import both_servers, said, user
 from ops.terminal.typed import checked, patch_of
@@ -23,7 +24,6 @@ from shared.channels.registry import load as load_adapters
 from shared.config import Settings
 from shared.errors import InvalidRequest
 from shared.sealing import Sealer
-from sql import queries
 
 PAGE = 200
 
@@ -33,7 +33,7 @@ def run(settings: Settings, action: "Callable[[Terminal], Awaitable[None]]", *, 
 
     async def act() -> int:
         async with both_servers(settings) as (pool, commands):
-            sees_all = bool(await pool.fetchval(queries["sees_all_tenants"]))
+            sees_all = await sees_all_tenants(pool)
             sealer = Sealer(settings.credentials_key.get_secret_value())
             books = ChannelBooks(pool, pool if sees_all else None, commands, sealer, registry.load())
             await action(Terminal(books, Printer(json=json)))

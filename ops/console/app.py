@@ -18,7 +18,8 @@ from starlette.routing import Route
 from agents import registry
 from ingress.auth import ApiKeys
 from ingress.openapi.serve import Published, docs, openapi_json
-from ingress.problems import EXCEPTION_HANDLERS
+from ingress.probes import live
+from ingress.refusing import EXCEPTION_HANDLERS
 from ingress.request_log import RequestLog
 from ingress.responses import json_response
 from ingress.strangers import Strangers
@@ -44,7 +45,7 @@ from ops.console.routes.deliveries import (
     rotate_default_secret,
     rotate_endpoint_secret,
 )
-from ops.console.routes.health import live, ready
+from ops.console.routes.health import ready
 from ops.console.routes.metrics import metrics, metrics_targets
 from ops.console.routes.profiles import FactResource, FactsResource, ProfileResource
 from ops.console.routes.queues import list_queues

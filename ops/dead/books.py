@@ -11,8 +11,9 @@ from typing import Any, Literal
 
 import msgspec
 
+from ops.sight import RoleBooks, sees_all_tenants
 from shared.db import Pool, jsonb
-from shared.errors import ConfigError, Conflict, NotFound
+from shared.errors import Conflict, NotFound
 from shared.jobs import JobError, Usage, rfc3339, usd
 from sql import queries
 
@@ -119,22 +120,10 @@ class LockedDead(msgspec.Struct, frozen=True, kw_only=True):
     superseded: bool
 
 
-class DeadBooks:
-    def __init__(self, pool: Pool, *, sees_all: bool) -> None:
-        self._pool = pool
-        self.sees_all = sees_all
-
+class DeadBooks(RoleBooks):
     @classmethod
     async def over(cls, pool: Pool) -> "DeadBooks":
-        return cls(pool, sees_all=bool(await pool.fetchval(queries["sees_all_tenants"])))
-
-    def check_reach(self, tenant: str | None) -> None:
-        """Raises ConfigError rather than show one tenant's view, which would be empty, as everybody's."""
-        if tenant is None and not self.sees_all:
-            raise ConfigError(
-                "this database role sees one tenant at a time: name the tenant, "
-                "or set SWITCHBOARD_OPS_DATABASE_URL (role switchboard_ops)"
-            )
+        return cls(pool, sees_all=await sees_all_tenants(pool))
 
     async def page(self, wanted: DeadFilter, after: dict[str, Any] | None, limit: int) -> list[DeadJob]:
         """At most `limit` after the row `after` (see `place_of`), the newest end first."""

@@ -11,10 +11,11 @@ import msgspec
 from ops.deliveries.asks import EndpointBody
 from ops.deliveries.gate import Gate
 from ops.deliveries.records import Delivery, DeliveryDetail, Endpoint, NewSecret
+from ops.sight import RoleBooks, sees_all_tenants
 from shared import deployment
 from shared.config import Settings
 from shared.db import Pool, jsonb
-from shared.errors import ConfigError, Conflict, NotFound
+from shared.errors import Conflict, NotFound
 from sql import queries
 from workers.delivery.signing import DEFAULT_OWNER, Signer
 
@@ -22,23 +23,15 @@ MOST_ENDPOINTS = 50
 """Of one tenant: each event goes to all of them."""
 
 
-class DeliveryBooks:
+class DeliveryBooks(RoleBooks):
     def __init__(self, pool: Pool, signer: Signer, gate: Gate, *, sees_all: bool) -> None:
-        self._pool, self._signer, self._gate = pool, signer, gate
-        self.sees_all = sees_all
+        super().__init__(pool, sees_all=sees_all)
+        self._signer, self._gate = signer, gate
 
     @classmethod
     async def over(cls, pool: Pool, settings: Settings, gate: Gate) -> "DeliveryBooks":
-        sees_all = bool(await pool.fetchval(queries["sees_all_tenants"]))
-        return cls(pool, Signer.of(settings, (await deployment.of_database(pool)).id), gate, sees_all=sees_all)
-
-    def check_reach(self, tenant: str | None) -> None:
-        """Raises ConfigError rather than show one tenant's view, which would be empty, as everybody's."""
-        if tenant is None and not self.sees_all:
-            raise ConfigError(
-                "this database role sees one tenant at a time: name the tenant, "
-                "or set SWITCHBOARD_OPS_DATABASE_URL (role switchboard_ops)"
-            )
+        signer = Signer.of(settings, (await deployment.of_database(pool)).id)
+        return cls(pool, signer, gate, sees_all=await sees_all_tenants(pool))
 
     # --- endpoints ----------------------------------------------------------------------------------------------
 

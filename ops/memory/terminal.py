@@ -13,6 +13,7 @@ import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from ops.sight import sees_all_tenants
 from ops.terminal.output import Printer, note
 from ops.terminal.session import postgres, said
 from shared.config import Settings
@@ -66,7 +67,7 @@ def run(settings: Settings, action: "Callable[[Terminal], Awaitable[int]]", *, j
 @asynccontextmanager
 async def _opened(settings: Settings) -> AsyncIterator[Pool]:
     async with postgres(settings) as pool:
-        if not await pool.fetchval(queries["sees_all_tenants"]):
+        if not await sees_all_tenants(pool):
             raise ConfigError(
                 "models are for all tenants: set SWITCHBOARD_OPS_DATABASE_URL to the role switchboard_ops"
             )

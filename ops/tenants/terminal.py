@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 
 from agents import registry
+from ops.sight import sees_all_tenants
 from ops.tenants.asks import ChangeBody, CreateBody, KeyBody, is_key_id
 from ops.tenants.books import KEY_PREFIX, TenantBooks, Wish
 from ops.tenants.records import ApiKey, Tenant
@@ -16,7 +17,6 @@ from ops.terminal.session import both_servers, said, user
 from ops.terminal.typed import checked, patch_of
 from shared.config import Settings
 from shared.errors import InvalidRequest
-from sql import queries
 
 PAGE = 200
 ID_LENGTH = 12
@@ -27,7 +27,7 @@ def run(settings: Settings, action: "Callable[[Terminal], Awaitable[None]]", *, 
 
     async def act() -> int:
         async with both_servers(settings) as (pool, commands):
-            sees_all = bool(await pool.fetchval(queries["sees_all_tenants"]))
+            sees_all = await sees_all_tenants(pool)
             books = TenantBooks(pool, pool if sees_all else None, commands, registry.load())
             await action(Terminal(books, Printer(json=json)))
         return 0

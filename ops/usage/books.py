@@ -8,28 +8,16 @@ from typing import Any
 
 import msgspec
 
+from ops.sight import RoleBooks, sees_all_tenants
 from ops.usage.report import Figures, Line, Question, Report, filled
 from shared.db import Pool, jsonb
-from shared.errors import ConfigError
 from sql import queries
 
 
-class UsageBooks:
-    def __init__(self, pool: Pool, *, sees_all: bool) -> None:
-        self._pool = pool
-        self.sees_all = sees_all
-
+class UsageBooks(RoleBooks):
     @classmethod
     async def over(cls, pool: Pool) -> "UsageBooks":
-        return cls(pool, sees_all=bool(await pool.fetchval(queries["sees_all_tenants"])))
-
-    def check_reach(self, tenant: str | None) -> None:
-        """Raises ConfigError rather than show one tenant's view, which would be empty, as everybody's."""
-        if tenant is None and not self.sees_all:
-            raise ConfigError(
-                "this database role sees one tenant at a time: name the tenant, "
-                "or set SWITCHBOARD_OPS_DATABASE_URL (role switchboard_ops)"
-            )
+        return cls(pool, sees_all=await sees_all_tenants(pool))
 
     async def report(self, asked: Question) -> Report:
         """Raises InvalidRequest when it cannot be filled as asked."""

@@ -34,7 +34,7 @@ def text_of(sent: Prompt) -> str:
     return "\n".join(message.content for message in sent.messages)
 
 
-tokens.load()
+tokens.load("gpt-4")
 
 TEXTS = st.one_of(
     st.text(max_size=60),

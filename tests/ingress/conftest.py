@@ -6,12 +6,15 @@ import asyncpg
 import httpx
 import pytest
 from redis.asyncio import Redis
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from ingress.connection import Connection
 from shared.config import Settings
 from shared.redis import Commands
 from sql import queries
 from tests.conftest import Database
 from tests.ingress.harness import KEYS, Ageing, Running, Served, Worker, served, settings_for, sha256, started
+from tests.ingress.listening import Listening, listening, request
 
 
 @pytest.fixture
@@ -66,12 +69,26 @@ async def worker(redis_url: str) -> AsyncIterator[Worker]:
 def ageing(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> Ageing:
     """Time stands still for what is known of keys and channels, until `await ageing.go_by(seconds)`."""
     made = Ageing(redis)
-    monkeypatch.setattr("ingress.auth.time", made)
-    monkeypatch.setattr("ingress.known.time", made)
+    monkeypatch.setattr("ingress.known.monotonic", made.monotonic)
     return made
 
 
 @pytest.fixture
 async def server(settings: Settings) -> AsyncIterator[Served]:
     async with served(settings) as made:
+        yield made
+
+
+@pytest.fixture
+async def short(running: Running, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Listening]:
+    """As `switchboard ingress` serves, once it knows the key and Redis the script."""
+    async with listening(running, Connection, monkeypatch) as made:
+        await made.ask(request())
+        made.through_the_app.clear()
+        yield made
+
+
+@pytest.fixture
+async def long(running: Running, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Listening]:
+    async with listening(running, HttpToolsProtocol, monkeypatch) as made:
         yield made

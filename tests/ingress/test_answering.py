@@ -7,18 +7,13 @@ import pytest
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from ingress import answering
-from tests.ingress.harness import MESSAGES, Served
+from tests.ingress.harness import Served
+from tests.ingress.listening import request
 
 CHANGING = re.compile(
     rb"(?<=date: )[^\r]+|(?<=x-request-id: )[^\r]+|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
     rb"|(?<=token=a\.)[\w-]+|\d{4}-\d\d-\d\dT[\d:.]+Z|(?<=\"position\":)\d+"
 )
-
-
-def request(*headers: str, body: str = '{"message": "a"}', version: str = "1.1", path: str = MESSAGES) -> bytes:
-    first = f"POST {path} HTTP/{version}"
-    usual = "host: a", "authorization: Bearer sk-tenant-a", f"content-length: {len(body)}"
-    return "\r\n".join([first, *usual, *headers, "", body]).encode()
 
 
 async def answers(server: Served, *requests: bytes) -> list[bytes]:

@@ -7,6 +7,7 @@ import asyncpg
 import httpx
 import pytest
 from redis.asyncio import Redis
+from structlog.testing import capture_logs
 
 from ingress.auth import ApiKeys, Principal
 from ingress.strangers import Strangers
@@ -108,7 +109,7 @@ async def test_a_key_that_is_being_confirmed_is_at_hand_for_as_long_as_it_may_be
     async with api_keys(redis_url, Archive("a"), ttl_s=ttl_s) as (known, _):
 
         def at_hand(age_s: float) -> bool:
-            known.keys._remember(sha256(key), Principal("a", ["chat"]), time.monotonic() - age_s)
+            known.keys._known._remember(sha256(key), Principal("a", ["chat"]), time.monotonic() - age_s)
             return known.keys.at_hand(f"Bearer {key}".encode()) is not None
 
         await known.resolve(key)
@@ -168,6 +169,25 @@ async def test_an_adopted_answer_is_used_for_the_rest_of_its_time_only(
         assert archive.asked == 1
 
 
+async def test_what_another_version_left_in_redis_is_asked_for_again(redis_url: str, redis: Redis) -> None:
+    """A deploy changes what a key is kept as; its requests must not fail for a day."""
+    async with api_keys(redis_url, Archive("a")) as (known, archive):
+        await redis.set(keys.api_key(sha256("key-of-a")), b'{"organisation": "a"}', px=86_400_000)
+        assert (await known.resolve("key-of-a"))[1] == Principal("a", ["chat"])
+        assert archive.asked == 1
+        assert b'"tenant":"a"' in await redis.get(keys.api_key(sha256("key-of-a")))
+
+
+async def test_a_key_that_is_not_confirmed_is_logged_by_the_beginning_of_its_hash(redis_url: str) -> None:
+    with capture_logs() as lines:
+        async with api_keys(redis_url, Archive()) as (known, archive):
+            archive.down = True
+            with pytest.raises(Unavailable):
+                await known.resolve("key-of-a")
+    name = keys.api_key(sha256("key-of-a"))
+    assert [line["what"] for line in lines if line["event"] == "not_confirmed"] == [name[:30]]
+
+
 async def test_known_keys_work_while_postgres_is_down_and_unknown_ones_do_not(redis_url: str, redis: Redis) -> None:
     async with api_keys(redis_url, Archive("a"), ttl_s=0.01) as (known, archive):
         await known.resolve("key-of-a")
@@ -178,7 +198,7 @@ async def test_known_keys_work_while_postgres_is_down_and_unknown_ones_do_not(re
 
 
 async def test_the_cache_is_bounded(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ingress.auth.MAX_CACHED_KEYS", 3)
+    monkeypatch.setattr("ingress.known.MAX_KNOWN", 3)
     async with api_keys(redis_url, Archive("a"), ttl_s=60) as (known, archive):
         for n in range(5):
             await known.resolve(f"key-number-{n}")

@@ -1,109 +1,32 @@
 """The short way of a plain message, beside the application's: the same answer, job, line and numbers."""
 
-import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
-import uvicorn
 from redis.asyncio import Redis
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-from uvicorn.server import ServerState
 
-from ingress import request_log
 from ingress.app import MESSAGES as ROUTE
-from ingress.connection import STATE, Connection
-from ingress.plain import PlainMessages
 from shared import keys
 from shared.config import Settings
-from shared.errors import Unavailable
 from shared.telemetry import reports
 from shared.telemetry.metrics import REGISTRY
 from tests.conftest import Database
-from tests.ingress.harness import MESSAGES, Running, settings_for
-from tests.ingress.test_answering import CHANGING, request
+from tests.ingress.harness import MESSAGES, settings_for
+from tests.ingress.listening import Listening, request
+from tests.ingress.test_answering import CHANGING
 
 _MADE = re.compile(r'"et":\d+|"00-(?!abab)[0-9a-f]{32}-[0-9a-f]{16}-00"')
-LENGTH = re.compile(rb"content-length: (\d+)")
 _CHANGING_TEXT = re.compile(CHANGING.pattern.decode())
 REMAINING = re.compile(r"(?<=;r=)\d+|(?<=;t=)\d+|(?<=remaining: )\d+|(?<=reset: )\d+")
-
-
-@dataclass
-class Listening:
-    """A running application behind connections of one kind, in the test's own loop."""
-
-    running: Running
-    port: int
-    connections: set[Any]
-    through_the_app: list[str] = field(default_factory=list)
-    """Paths of requests that came to the application."""
-
-    async def ask(self, first: bytes, rest: bytes = b"") -> bytes:
-        """What comes back to one request, of which `rest` is sent when `first` has been read."""
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
-        writer.write(first)
-        while rest and not any(made.cycle is not None for made in self.connections):
-            await asyncio.sleep(0)
-        writer.write(rest)
-        head = await reader.readuntil(b"\r\n\r\n")
-        length = LENGTH.search(head)
-        assert length
-        answer = head + await reader.readexactly(int(length[1]))
-        writer.close()
-        return answer
-
-
-@asynccontextmanager
-async def listening(
-    running: Running, kind: type[HttpToolsProtocol], monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[Listening]:
-    config = uvicorn.Config(running.app, http=kind, lifespan="off", access_log=False, log_config=None)
-    config.load()
-    state, shared = ServerState(), {STATE: PlainMessages(running.ingress, ROUTE)}
-    state.default_headers = [(b"date", b"Sat, 21 Nov 2026 22:00:00 GMT")]
-
-    def connect() -> asyncio.Protocol:
-        return kind(config=config, server_state=state, app_state=shared)
-
-    server = await asyncio.get_running_loop().create_server(connect, "127.0.0.1", 0)
-    made = Listening(running, server.sockets[0].getsockname()[1], state.connections)
-    usual = request_log.RequestLog.__call__
-
-    async def seen(log: Any, scope: Any, receive: Any, send: Any) -> None:
-        made.through_the_app.append(scope["path"])
-        await usual(log, scope, receive, send)
-
-    monkeypatch.setattr(request_log.RequestLog, "__call__", seen)
-    async with server:
-        yield made
-        for task in list(state.tasks):
-            await task
 
 
 @pytest.fixture
 def settings(redis_url: str, with_keys: Database) -> Settings:
     """Keys stay at hand, however slow the machine is."""
     return settings_for(redis_url, with_keys.app, key_cache_ttl_s=3_600)
-
-
-@pytest.fixture
-async def short(running: Running, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Listening]:
-    """As `switchboard ingress` serves, once it knows the key and Redis the script."""
-    async with listening(running, Connection, monkeypatch) as made:
-        await made.ask(request())
-        made.through_the_app.clear()
-        yield made
-
-
-@pytest.fixture
-async def long(running: Running, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Listening]:
-    async with listening(running, HttpToolsProtocol, monkeypatch) as made:
-        yield made
 
 
 @dataclass
@@ -239,155 +162,6 @@ async def test_a_message_whose_trace_is_recorded_is_the_applications(
     monkeypatch.setattr(reports, "sample", 1.0)
     assert (await short.ask(request())).startswith(b"HTTP/1.1 202 ")
     assert short.through_the_app == [MESSAGES]
-
-
-@pytest.fixture
-def asked(running: Running, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Job ids that Redis was asked about, by either way."""
-    ids: list[str] = []
-    usual = running.ingress.intake._question
-
-    def question(payload: Any, *given: Any) -> Any:
-        ids.append(payload.job_id)
-        return usual(payload, *given)
-
-    monkeypatch.setattr(running.ingress.intake, "_question", question)
-    return ids
-
-
-async def test_a_refusal_costs_one_question_and_is_answered_by_the_application(
-    short: Listening, asked: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
-    mine = request(body='{"message": "a", "conversation_id": "c", "user_id": "me"}')
-    others = request("x-request-id: r-1", body='{"message": "a", "conversation_id": "c", "user_id": "other"}')
-    assert (await short.ask(mine)).startswith(b"HTTP/1.1 202 ")
-    capsys.readouterr()
-    refused = await short.ask(others)
-    assert json.loads(refused.partition(b"\r\n\r\n")[2])["type"] == "/problems/conversation_owner"
-    assert b"ratelimit-policy: " in refused
-    assert len(asked) == 2
-    assert short.through_the_app == [MESSAGES]
-    (line,) = map(json.loads, capsys.readouterr().out.splitlines())
-    assert (line["outcome"], line["status"], line["request_id"], line["job_id"]) == ("owner", 422, "r-1", asked[1])
-
-
-async def test_a_redis_that_forgot_its_scripts_is_asked_again_for_the_same_job(
-    short: Listening, asked: list[str], redis: Redis
-) -> None:
-    await redis.script_flush()
-    assert (await short.ask(request())).startswith(b"HTTP/1.1 202 ")
-    assert len(asked) == 2
-    assert len(set(asked)) == 1
-    assert await redis.zcard(keys.queue("default")) == 2  # the fixture's, and this one
-
-
-async def test_a_message_whose_acceptance_was_not_heard_is_accepted_once(
-    short: Listening, asked: list[str], redis: Redis, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(short.running.ingress.intake, "asked", _unheard(short.running.ingress.intake.asked))
-    answer = await short.ask(request())
-    assert answer.startswith(b"HTTP/1.1 202 ")
-    assert len(asked) == 2
-    assert json.loads(answer.partition(b"\r\n\r\n")[2])["id"] == asked[0] == asked[1]
-    assert await redis.zcard(keys.queue("default")) == 2  # the fixture's, and this one
-
-
-def _unheard(ask: Callable[..., "asyncio.Future[Any]"]) -> Callable[..., "asyncio.Future[Any]"]:
-    """Redis accepts, and its answer is lost."""
-
-    def lost(*given: Any, **named: Any) -> "asyncio.Future[Any]":
-        heard: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        ask(*given, **named).add_done_callback(lambda _reply: heard.set_exception(Unavailable("lost")))
-        return heard
-
-    return lost
-
-
-@pytest.fixture
-def gate(short: Listening, monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
-    """Answers of Redis wait until it is set; `asked` of it: one is waiting."""
-    opened, ask = asyncio.Event(), short.running.ingress.intake.asked
-
-    def held(*given: Any, **named: Any) -> "asyncio.Future[Any]":
-        async def later() -> Any:
-            reply = await ask(*given, **named)
-            await opened.wait()
-            return reply
-
-        return asyncio.ensure_future(later())
-
-    monkeypatch.setattr(short.running.ingress.intake, "asked", held)
-    return opened
-
-
-async def test_a_server_that_stops_answers_what_is_under_way_and_closes(
-    short: Listening, gate: asyncio.Event, eventually: Any
-) -> None:
-    reader, writer = await asyncio.open_connection("127.0.0.1", short.port)
-    writer.write(request("x-request-id: r-1"))
-    await eventually(lambda: any(each.cycle is not None for each in short.connections))
-    for connection in short.connections:
-        connection.shutdown()
-    gate.set()
-    answer = await reader.read()  # up to the end
-    assert answer.startswith(b"HTTP/1.1 202 ")
-    assert b"connection: close\r\n" in answer
-    assert b"x-request-id: r-1\r\n" in answer
-    writer.close()
-
-
-async def test_a_caller_who_leaves_has_sent_its_message(
-    short: Listening, gate: asyncio.Event, redis: Redis, capsys: pytest.CaptureFixture[str], eventually: Any
-) -> None:
-    _, writer = await asyncio.open_connection("127.0.0.1", short.port)
-    writer.write(request())
-    await eventually(lambda: any(each.cycle is not None for each in short.connections))
-    writer.transport.abort()
-    await eventually(lambda: not short.connections)
-    capsys.readouterr()
-    gate.set()
-    out: list[str] = []
-
-    def told() -> bool:
-        out.extend(capsys.readouterr().out.splitlines())
-        return bool(out)
-
-    await eventually(told)
-    assert json.loads(out[0])["status"] == 202
-    assert await redis.zcard(keys.queue("default")) == 2  # the fixture's, and this one
-
-
-async def test_a_second_request_waits_for_the_first_ones_answer(
-    short: Listening, gate: asyncio.Event, eventually: Any
-) -> None:
-    reader, writer = await asyncio.open_connection("127.0.0.1", short.port)
-    writer.write(request("x-request-id: r-1"))
-    await eventually(lambda: any(each.cycle is not None for each in short.connections))
-    writer.write(request("x-request-id: r-2"))
-    await eventually(lambda: any(each.pipeline for each in short.connections))
-    gate.set()
-    found = []
-    for _ in range(2):
-        head = await reader.readuntil(b"\r\n\r\n")
-        length = LENGTH.search(head)
-        assert length
-        await reader.readexactly(int(length[1]))
-        found += re.findall(rb"x-request-id: (\S+)", head)
-    assert found == [b"r-1", b"r-2"]
-    writer.close()
-
-
-async def test_a_fault_of_ours_after_acceptance_is_a_500_with_the_requests_id(
-    short: Listening, asked: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def broken(*_given: object) -> None:
-        raise ZeroDivisionError
-
-    monkeypatch.setattr(short.running.ingress.tokens.__class__, "sign", broken)
-    answer = await short.ask(request("x-request-id: r-1"))
-    assert answer.startswith(b"HTTP/1.1 500 ")
-    assert b"x-request-id: r-1\r\n" in answer
-    assert len(asked) == 1
 
 
 @pytest.mark.parametrize("queue", ["default", "own"])

@@ -4,6 +4,7 @@ import hashlib
 import shutil
 import socket
 import time
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -75,8 +76,8 @@ def test_loading_and_counting_never_touch_the_network(monkeypatch: pytest.Monkey
 
 
 def test_altered_rank_file_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    name = tokens.SHIPPED["cl100k_base"].ranks_file
-    shutil.copy(tokens.RANKS / name, tmp_path)
+    shipped, name, usual = tokens.RANKS, *(tokens.SHIPPED[each].ranks_file for each in ("cl100k_base", "o200k_base"))
+    shutil.copy(shipped / name, tmp_path)
     with (tmp_path / name).open("ab") as ranks:
         ranks.write(b"eA== 999999\n")
     monkeypatch.setattr(tokens, "RANKS", tmp_path)
@@ -85,8 +86,33 @@ def test_altered_rank_file_is_refused_by_name(tmp_path: Path, monkeypatch: pytes
         tokens.encoding("cl100k_base")
     with pytest.raises(ConfigError, match="cannot be read"):
         tokens.encoding("o200k_base")
+    shutil.copy(shipped / usual, tmp_path)
+    with pytest.raises(ConfigError, match=name):  # at the start, whether it is needed by then or not
+        tokens.load()
     monkeypatch.undo()
     tokens.load()
+
+
+def test_what_no_model_needs_is_not_built_at_the_start() -> None:
+    tokens.encoding.cache_clear()
+    tokens.load("gpt-5.4-mini", "claude-haiku-4-5")
+    assert tokens.encoding.cache_info().currsize == 1
+    tokens.load("gpt-5.4-mini", "text-embedding-3-small")
+    assert tokens.encoding.cache_info().currsize == 2
+
+
+def test_an_encoding_keeps_no_second_copy_of_its_ranks() -> None:
+    """Every worker and delivery process holds both encodings for as long as it runs."""
+    tokens.encoding.cache_clear()
+    tracemalloc.start()
+    try:
+        kept = tokens.encoding("cl100k_base")
+        held_bytes, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept.decode(kept.encode_ordinary("Grüße, 世界 🙂")) == "Grüße, 世界 🙂"
+    assert peak_bytes > 5_000_000
+    assert held_bytes < 1_000_000
 
 
 @given(st.text(alphabet=st.characters(codec=None), max_size=300))

@@ -3,10 +3,12 @@
 import time
 from email.utils import formatdate
 
+import httpx2
 import pytest
 
 from shared.errors import UpstreamRejected, UpstreamUnavailable
-from workers.models.errors import of_stream, retry_after_s, translate, unexpected_end
+from workers.models import anthropic, openai
+from workers.models.errors import Faults, of_stream, retry_after_s, unexpected_end
 
 
 @pytest.mark.parametrize(
@@ -37,7 +39,7 @@ def test_retry_after_as_a_date() -> None:
 
 def test_error_of_ours_passes_unchanged() -> None:
     error = UpstreamRejected("openai answered 400.", provider="openai", status=400)
-    assert translate(error, "openai") is error
+    assert openai.FAULTS.translate(error) is error
 
 
 def test_providers_prose_and_odd_names_are_left_out() -> None:
@@ -51,7 +53,14 @@ def test_providers_prose_and_odd_names_are_left_out() -> None:
 
 
 def test_time_and_connection_are_told_apart() -> None:
-    assert "did not finish in time" in str(translate(TimeoutError(), "anthropic"))
-    assert "broke the connection" in str(translate(ConnectionResetError(), "anthropic"))
-    assert "cannot be read" in str(translate(UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad"), "anthropic"))
-    assert isinstance(translate(TimeoutError(), "anthropic"), UpstreamUnavailable)
+    assert "did not finish in time" in str(anthropic.FAULTS.translate(TimeoutError()))
+    assert "broke the connection" in str(anthropic.FAULTS.translate(ConnectionResetError()))
+    assert "cannot be read" in str(anthropic.FAULTS.translate(UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad")))
+    assert isinstance(anthropic.FAULTS.translate(TimeoutError()), UpstreamUnavailable)
+
+
+@pytest.mark.parametrize("faults", [anthropic.FAULTS, openai.FAULTS], ids=["anthropic", "openai"])
+def test_a_connection_that_broke_beneath_the_sdk_is_one_that_broke(faults: Faults) -> None:
+    """Whatever the SDK wraps, and wherever httpx2 does not say more."""
+    error = faults.unconnected(request=httpx2.Request("POST", "http://models.example"))
+    assert str(faults.translate(error)) == f"{faults.provider} broke the connection."

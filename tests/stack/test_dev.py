@@ -69,6 +69,7 @@ def test_it_starts_answers_stops_without_a_trace_and_finds_its_data_again(folder
         assert len(family) >= 5
         assert stack.stop(signal.SIGTERM) == 0
         assert "did not end" not in stack.text
+        assert "route=/health/" not in stack.text, "who waits for it to be well need not be told each time"
     assert_gone(family)
     assert not (data / "stack.lock").exists()
     assert not (data / "env").exists()

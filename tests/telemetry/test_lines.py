@@ -11,7 +11,7 @@ from shared.config import Settings
 from shared.ids import uuid7
 from tests.conftest import Eventually
 from tests.ingress.harness import MESSAGES, Running, accepted
-from tests.telemetry.conftest import Lines
+from tests.telemetry.conftest import TOKEN, Lines
 from tests.telemetry.unkind import unkind_provider
 from tests.turn.deployment import TENANT, Deployment
 
@@ -78,6 +78,19 @@ async def test_a_refused_request_names_its_problem(ingress: Running, lines: Line
     assert (unauthorized["status"], unauthorized["problem"]) == (401, "unauthorized")
     assert unauthorized["route"] == "/v1/jobs/{job_id}"
     assert (unmatched["status"], unmatched["route"], unmatched["path"]) == (404, "unmatched", "/what/is/this")
+
+
+async def test_a_probe_or_scrape_that_went_well_is_no_line_of_everyday(ingress: Running, lines: Lines) -> None:
+    async with ingress.client(None) as platform:
+        for path in ("/health/live", "/health/ready", "/metrics"):
+            await platform.get(path, headers={"authorization": f"Bearer {TOKEN}"})
+        await platform.get("/health/stack")
+        await platform.get("/metrics")
+    *well, stack, refused = lines.all("request")
+    assert {(line["status"], line["level"]) for line in well} == {(200, "debug")}
+    assert (stack["status"], stack["level"]) == (503, "info")
+    assert stack["unwell"] == {"workers:default": "no live worker"}
+    assert (refused["status"], refused["level"]) == (401, "info")
 
 
 async def test_every_attempt_has_its_line(deployment: Deployment, lines: Lines) -> None:

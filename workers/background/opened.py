@@ -37,7 +37,7 @@ async def memory_minded(settings: Settings, commands: Commands, pool: Pool, subj
         yield
         return
     async with contextlib.AsyncExitStack() as stack:
-        models = open_models(settings)
+        models = await asyncio.to_thread(open_models, settings)  # deliveries and probes are served meanwhile
         stack.push_async_callback(close_models, models)
         try:
             reachable(clerk.models, models)
@@ -45,7 +45,7 @@ async def memory_minded(settings: Settings, commands: Commands, pool: Pool, subj
             log.warning("memory.unreachable", fault=str(error))
             yield
             return
-        await asyncio.to_thread(tokens.load)
+        await asyncio.to_thread(tokens.load, *(spec.partition(":")[2] for spec in clerk.models))
         store = TurnStore(pool, subjects)
         money = await stack.enter_async_context(_opened_money(settings, commands, pool, store))
         till = Till(commands, money, store, Providers.of(settings, models), clerk)

@@ -1,8 +1,7 @@
 """Which embedder a name means: `local:all-minilm-l6-v2`, `openai:text-embedding-3-small`, `openai:bge-m3@1024`.
 
 Called by the writer, the query's way and the command line. An embedder is opened once per process, when it is first
-wanted; what cannot be
-opened is said once. A key that is mended needs a restart, like every setting.
+wanted; what cannot be opened is said once. A key that is mended needs a restart, like every setting.
 """
 
 import re
@@ -74,10 +73,10 @@ def open_embedder(name: str, settings: Settings) -> Embedder:
     key = settings.embedding_api_key or settings.openai_api_key
     if key is None:
         raise ConfigError(f"{name} needs OPENAI_API_KEY, or SWITCHBOARD_EMBEDDING_API_KEY")
-    # Two SDKs and the tokenizer: two seconds of a process that may never ask for any of it.
+    # The SDK and the tokenizer: a second of a process that may never ask for any of it.
     from workers.embeddings.openai import OpenAIEmbedder  # noqa: PLC0415
 
-    tokens.load()
+    tokens.load(known.model)
     return OpenAIEmbedder(
         known.model,
         name=name,

@@ -21,11 +21,12 @@ from workers.embeddings.shares import shares
 from workers.ledger import tokens
 from workers.models import errors
 from workers.models.http import open_client
-from workers.models.openai import OFFICIAL_URL, PROVIDER
+from workers.models.openai import FAULTS, OFFICIAL_URL, PROVIDER
 
 MAX_TOKENS: Final = 8_191
 _EMPTY = " "
 """OpenAI refuses an empty text."""
+_FAILED: tuple[type[Exception], ...] = (*FAULTS.known, ValueError)  # ValueError: no base64, half a number
 
 
 class _Item(msgspec.Struct):
@@ -89,8 +90,8 @@ class OpenAIEmbedder:
                 )
             answer = _decode(response.content)
             vectors = self._vectors(answer, len(texts))
-        except (*errors.READING_FAILED, ValueError) as error:  # ValueError: no base64, half a number
-            raise errors.translate(error, PROVIDER) from error
+        except _FAILED as error:
+            raise FAULTS.translate(error) from error
         total = answer.usage.get("prompt_tokens")
         counted = [self.count(text) for text in texts]
         used = shares(total, counted) if isinstance(total, int) and total >= 0 else counted

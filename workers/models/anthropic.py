@@ -19,6 +19,12 @@ from workers.models.http import absolute, end_user, open_client
 
 PROVIDER: Final = "anthropic"
 OFFICIAL_URL: Final = "https://api.anthropic.com"
+FAULTS: Final = errors.Faults(
+    provider=PROVIDER,
+    sdk=anthropic.AnthropicError,
+    refused=anthropic.APIStatusError,
+    unconnected=anthropic.APIConnectionError,
+)
 
 _FINISHES: dict[str, Finish] = {
     "end_turn": "stop",
@@ -138,8 +144,8 @@ class AnthropicModel:
                     if reply.complete:
                         await events.drain()
                         break
-        except errors.READING_FAILED as error:
-            raise errors.translate(error, PROVIDER) from error
+        except FAULTS.known as error:
+            raise FAULTS.translate(error) from error
         yield reply.completion(prompt, model)
 
     async def aclose(self) -> None:

@@ -1,20 +1,20 @@
 """The one translation of what the provider SDKs raise into our errors: whose fault it is, and whether to retry.
 
-Called by the adapters, which raise the result `from` the original. The message is one sentence with the provider, the
-status, the provider's name for the fault and the request id; never a key, never a word of the prompt or the reply.
+Called by the adapters, which raise the result `from` the original. Each says what its SDK's errors are (`Faults`), so
+that no process loads an SDK it has no key for. The message is one sentence with the provider, the status, the
+provider's name for the fault and the request id; never a key, never a word of the prompt or the reply.
 """
 
 import math
 import re
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-import anthropic
 import httpx2
 import msgspec
-import openai
 
 from shared.errors import (
     AccountRejected,
@@ -26,9 +26,7 @@ from shared.errors import (
 from workers.models import headroom
 from workers.models.sse import StreamTooLarge
 
-READING_FAILED = (
-    openai.OpenAIError,
-    anthropic.AnthropicError,
+_READING_FAILED = (
     httpx2.HTTPError,
     httpx2.InvalidURL,
     httpx2.StreamError,
@@ -37,7 +35,7 @@ READING_FAILED = (
     UnicodeError,
     OSError,  # TimeoutError is one
 )
-"""Everything a call can raise that `translate` understands."""
+"""What a call can raise beneath an SDK."""
 
 _SPENT = frozenset(
     {
@@ -80,15 +78,48 @@ _SAFE_NAME = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 _MAX_RETRY_AFTER_S = 3_600.0
 
 
-def translate(error: Exception, provider: str) -> UpstreamError:
-    """Our error for anything in `READING_FAILED`; one of our own passes unchanged."""
-    if isinstance(error, UpstreamError):
-        return error
-    if isinstance(error, openai.APIStatusError | anthropic.APIStatusError):
-        return _of_response(provider, error.response, _fault_names(error.body))
-    cause = error.__cause__ if isinstance(error.__cause__, httpx2.HTTPError) else error
-    never_sent = isinstance(cause, httpx2.ConnectTimeout | httpx2.ConnectError | httpx2.PoolTimeout)
-    return UpstreamUnavailable(f"{provider} {_what_failed(cause)}.", provider=provider, billed=not never_sent)
+@dataclass(frozen=True, kw_only=True)
+class Faults:
+    """What goes wrong with calls through one provider's SDK."""
+
+    provider: str
+    sdk: type[Exception]
+    """The root of what it raises."""
+    refused: type[Any]
+    """The provider's answer is no success; with its `response` and that one's `body`."""
+    unconnected: type[Any]
+    """There is no answer, or not all of it; takes the `request`."""
+
+    @property
+    def known(self) -> tuple[type[Exception], ...]:
+        """Everything a call can raise that `translate` understands."""
+        return (self.sdk, *_READING_FAILED)
+
+    def translate(self, error: Exception) -> UpstreamError:
+        """Our error for anything that is `known`; one of our own passes unchanged."""
+        if isinstance(error, UpstreamError):
+            return error
+        if isinstance(error, self.refused):
+            return _of_response(self.provider, error.response, _fault_names(error.body))
+        cause = error.__cause__ if isinstance(error.__cause__, httpx2.HTTPError) else error
+        never_sent = isinstance(cause, httpx2.ConnectTimeout | httpx2.ConnectError | httpx2.PoolTimeout)
+        message = f"{self.provider} {self._what_failed(cause)}."
+        return UpstreamUnavailable(message, provider=self.provider, billed=not never_sent)
+
+    def _what_failed(self, error: BaseException) -> str:
+        match error:
+            case httpx2.ConnectTimeout() | httpx2.ConnectError():
+                return "could not be reached"
+            case httpx2.TimeoutException():
+                return "sent nothing for too long"
+            case TimeoutError():
+                return "did not finish in time"
+            case httpx2.HTTPError() | OSError():
+                return "broke the connection"
+            case _ if isinstance(error, self.unconnected):
+                return "broke the connection"
+            case _:
+                return "answered with something that cannot be read"
 
 
 def of_stream(provider: str, fault: object, request_id: str | None) -> UpstreamError:
@@ -180,17 +211,3 @@ def _details(names: set[str], request: str | None) -> str:
     if request is not None and _SAFE_NAME.fullmatch(request):
         parts.append(f"request {request}")
     return f" ({', '.join(parts)})" if parts else ""
-
-
-def _what_failed(error: BaseException) -> str:
-    match error:
-        case httpx2.ConnectTimeout() | httpx2.ConnectError():
-            return "could not be reached"
-        case httpx2.TimeoutException():
-            return "sent nothing for too long"
-        case TimeoutError():
-            return "did not finish in time"
-        case httpx2.HTTPError() | OSError() | openai.APIConnectionError() | anthropic.APIConnectionError():
-            return "broke the connection"
-        case _:
-            return "answered with something that cannot be read"

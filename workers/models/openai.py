@@ -18,6 +18,12 @@ from workers.models.http import absolute, end_user, open_client
 
 PROVIDER: Final = "openai"
 OFFICIAL_URL: Final = "https://api.openai.com/v1"
+FAULTS: Final = errors.Faults(
+    provider=PROVIDER,
+    sdk=openai.OpenAIError,
+    refused=openai.APIStatusError,
+    unconnected=openai.APIConnectionError,
+)
 
 _FINISHES: dict[str, Finish] = {
     "stop": "stop",
@@ -130,8 +136,8 @@ class OpenAIModel:
                     if reply.complete:
                         await events.drain()
                         break
-        except errors.READING_FAILED as error:
-            raise errors.translate(error, PROVIDER) from error
+        except FAULTS.known as error:
+            raise FAULTS.translate(error) from error
         yield reply.completion(prompt, model)
 
     async def aclose(self) -> None:
