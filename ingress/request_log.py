@@ -20,6 +20,8 @@ from shared.ids import uuid7
 from shared.telemetry import context, logs, tracing
 
 MAX_PATH_CHARS = 200
+PATH_PARTS = 2
+"""Of a path that has no route: what follows may name somebody, as in `/v1/users/ada@example.com`, the console's."""
 _USABLE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
@@ -68,7 +70,7 @@ def _conclude(scope: Scope, status: int, seconds: float) -> None:
         scope["span"].name(f"{method} {route}", request_id=scope["request_id"], status=status)
     metrics.in_progress.now -= 1
     metrics.count_request(route, method, status, seconds)
-    lost = {"path": scope["path"][:MAX_PATH_CHARS]} if route == metrics.UNMATCHED else {}  # else the ids say it
+    lost = {"path": _begun(scope["path"])} if route == metrics.UNMATCHED else {}  # else the ids say it
     logs.wide(
         "request",
         method=method,
@@ -77,3 +79,8 @@ def _conclude(scope: Scope, status: int, seconds: float) -> None:
         status=status or None,  # None: the client went away before it was answered
         duration_ms=round(seconds * 1000, 3),
     )
+
+
+def _begun(path: str) -> str:
+    parts = path.split("/")
+    return "/".join([*parts[: PATH_PARTS + 1], *(["…"] if len(parts) > PATH_PARTS + 1 else [])])[:MAX_PATH_CHARS]
