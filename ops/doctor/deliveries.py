@@ -19,7 +19,7 @@ PAGE = 500
 MOST_CHANNELS = 20_000
 """Opened one by one: a bounded look."""
 _MENDS = {
-    "channel_unreadable": "add the key of then to SWITCHBOARD_CREDENTIALS_KEY, or: switchboard channels set {}",
+    "channel_unreadable": "add the key that sealed it to SWITCHBOARD_CREDENTIALS_KEY, or: switchboard channels set {}",
     "no_credential": "switchboard channels set {}",
     "unknown_kind": "deploy a version that knows it, or: switchboard channels remove {}",
 }

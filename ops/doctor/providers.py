@@ -89,6 +89,9 @@ async def _asked(client: httpx.AsyncClient, provider: str, url: str, headers: di
         return fault(name, f"{provider} cannot be reached: {type(error).__name__}", mend)
     if status in (401, 403):
         return fault(name, f"{provider} refuses the key ({status})", f"set a valid {variable}")
+    if status == 404:
+        what = f"{provider} answers 404: nothing is known about the key, and the address may be another server's"
+        return warning(name, what, f"compare {provider.upper()}_BASE_URL with what the provider says")
     if status >= 400:
         return warning(name, f"{provider} answers {status}: nothing is known about the key", "ask again later")
     return ok(name, f"{provider} takes the key")

@@ -59,7 +59,12 @@ async def test_an_agent_whose_model_has_no_price(examined: Examine, monkeypatch:
 
 @pytest.mark.parametrize(
     ("status", "level", "said"),
-    [(200, Level.OK, "takes the key"), (401, Level.FAULT, "refuses the key"), (500, Level.WARNING, "answers 500")],
+    [
+        (200, Level.OK, "takes the key"),
+        (401, Level.FAULT, "refuses the key"),
+        (404, Level.WARNING, "the address may be another server's"),
+        (500, Level.WARNING, "answers 500"),
+    ],
 )
 async def test_online_asks_each_provider_with_its_key(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, status: int, level: Level, said: str
