@@ -10,11 +10,8 @@ import msgspec
 import pytest
 
 from shared.errors import Unavailable
-from shared.telemetry import context
 from tests.conftest import START_S, Eventually
 from tests.context.conftest import Remembering
-from tests.telemetry.conftest import Lines
-from tests.telemetry.conftest import lines as lines  # noqa: PLC0414 - a fixture, used by its name
 from tests.turn.deployment import TENANT, environment_of
 from workers.background import runner
 from workers.background.money import Account
@@ -34,10 +31,10 @@ async def calls(deployment: Remembering, kind: str) -> list[dict[str, Any]]:
     return [dict(row) for row in rows]
 
 
-async def long_talk(deployment: Remembering, turns: int = 11, conversation: str = "c1") -> None:
+async def long_talk(deployment: Remembering, turns: int = 11) -> None:
     await deployment.memory_settings(facts=False)
     async with deployment.worker():
-        await deployment.talk(*(f"message {n}" for n in range(turns)), conversation=conversation)
+        await deployment.talk(*(f"message {n}" for n in range(turns)))
     await deployment.take_in()
 
 
@@ -58,19 +55,6 @@ async def test_a_long_conversation_is_summed_up_but_for_its_newest_messages(
     assert call["cost_nano_usd"] > 0
     served = [request for request in (await deployment.served())["requests"] if request["model"] == NANO]
     assert len(served) == 1
-
-
-async def test_a_tasks_line_names_nobody(deployment: Remembering, eventually: Eventually, lines: Lines) -> None:
-    """A conversation that somebody named may be called by an e-mail address."""
-    chosen = "ada@example.com"
-    await deployment.behave(SHOES, {"reply": "{previous}."})
-    await long_talk(deployment, conversation=chosen)
-    async with deployment.memory():
-        await eventually(lambda: lines.all("memory.task"))
-    assert {line["conversation_id"] for line in lines.all("memory.task")} == {context.conversation(chosen)}
-    assert {line["conversation_id"] for line in lines.all("job")} == {context.conversation(chosen)}
-    assert "example.com" not in lines.text
-    assert "shoes" not in lines.text
 
 
 async def idle(deployment: Remembering, kind: str) -> bool:

@@ -2,12 +2,15 @@
 
 import base64
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from starlette.applications import Starlette
 
+from ops.serve import serve
 from shared.channels.registry import load as load_adapters
 from shared.config import Settings, environment_name, unknown_variables
 from shared.errors import ConfigError
@@ -292,3 +295,14 @@ def test_no_process_starts_on_a_broken_setting(tmp_path: Path, command: str) -> 
     assert (run.returncode, run.stdout) == (2, "")
     assert run.stderr.startswith("switchboard: 2 settings are wrong:\n")
     assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "203.0.113.7"])
+def test_an_address_that_cannot_be_listened_on_is_named_before_anything_starts(host: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        settings = Settings.read({"host": host, "PORT": taken.getsockname()[1]})
+        with pytest.raises(ConfigError) as raised:
+            serve(Starlette(), settings)
+    assert str(raised.value).startswith(
+        f"SWITCHBOARD_HOST={host} PORT={settings.port}: must be an address of this machine"
+    )

@@ -41,8 +41,9 @@ async def stack(redis_url: str, database: Database, standin: Standin, tmp_path: 
     """With a key that opens everything, and no limits."""
     owner = await asyncpg.connect(database.owner)
     for tenant, key in ((HOUSE, KEY), (TENANT, "sk-of-the-examples-tenant")):
-        args = (tenant, tenant, sha256(key), ["chat", "admin", "operator"], "t")
-        await owner.execute(queries["upsert_tenant_key"], *args)
+        scopes = ["chat", "admin", "operator"]
+        await owner.execute(queries["create_tenant"], tenant, tenant, "{}", "tests")
+        await owner.execute(queries["create_api_key"], tenant, sha256(key), scopes, "test", None, "tests")
     await owner.execute("UPDATE tenants SET settings = '{\"unlimited\": true}'")
     await owner.execute(KEPT)
     await owner.close()
