@@ -71,6 +71,7 @@ CHECKS: Sequence[Check] = (
     Check("mail", deliveries.check_mail, ("SWITCHBOARD_SMTP_URL",)),
     Check("embeddings", memory.check_embeddings, ("SWITCHBOARD_EMBEDDING_MODEL",)),
     Check("memory", memory.check_memory),
+    Check("memory.models", providers.check_memory_models, ("SWITCHBOARD_MEMORY_MODELS", "SWITCHBOARD_MEMORY_TASKS")),
     Check("erasures", forgetting.check_erasures, ("SWITCHBOARD_ERASURE_KEY", "SWITCHBOARD_SECRET")),
     Check("reports", reports.check_reports, ("SENTRY_DSN",)),
 )
