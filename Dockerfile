@@ -1,4 +1,4 @@
-# One image for every process: `switchboard migrate | ingress | worker | console | doctor`.
+# One image for every process: `switchboard migrate | ingress | worker | delivery | console | doctor`.
 #
 # 3.13: every locked dependency has a wheel for it, so nothing is compiled and the last stage needs no compiler.
 # No tini: PID 1 is our process, which handles SIGTERM itself and starts no children.

@@ -26,6 +26,8 @@ log = structlog.get_logger(__name__)
 MAX_PATH_CHARS = 200
 ROUTINE = frozenset({"/health/live", "/health/ready", "/health/stack", "/metrics"})
 """Asked for every few seconds, by platforms and Prometheus: a line each would be most of a quiet log."""
+PATH_PARTS = 2
+"""Of a path that has no route: what follows may name somebody, as in `/v1/users/ada@example.com`, the console's."""
 _USABLE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
@@ -75,7 +77,7 @@ def _conclude(scope: Scope, status: int, seconds: float) -> None:
     metrics.in_progress.now -= 1
     metrics.count_request(route, method, status, seconds)
     write = log.debug if status == 200 and route in ROUTINE else logs.wide
-    lost = {"path": scope["path"][:MAX_PATH_CHARS]} if route == metrics.UNMATCHED else {}  # else the ids say it
+    lost = {"path": _begun(scope["path"])} if route == metrics.UNMATCHED else {}  # else the ids say it
     write(
         "request",
         method=method,
@@ -84,3 +86,8 @@ def _conclude(scope: Scope, status: int, seconds: float) -> None:
         status=status or None,  # None: the client went away before it was answered
         duration_ms=round(seconds * 1000, 3),
     )
+
+
+def _begun(path: str) -> str:
+    parts = path.split("/")
+    return "/".join([*parts[: PATH_PARTS + 1], *(["…"] if len(parts) > PATH_PARTS + 1 else [])])[:MAX_PATH_CHARS]

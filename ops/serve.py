@@ -4,13 +4,15 @@ What is wrong at start (Redis away, a setting) leaves as the SwitchboardError it
 line; uvicorn would log its traceback. On SIGTERM open requests get a few seconds, then the lifespan closes.
 """
 
+import socket
+
 from starlette.applications import Starlette
 from starlette.types import Message, Receive, Scope, Send
 from uvicorn import Config, Server
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from shared.config import Settings
-from shared.errors import SwitchboardError
+from shared.errors import ConfigError, SwitchboardError
 
 GRACEFUL_STOP_S = 10
 """How long open requests may go on after SIGTERM (streams reconnect with Last-Event-ID)."""
@@ -20,7 +22,8 @@ KEEP_ALIVE_S = 75
 
 def serve(app: Starlette, settings: Settings, *, http: type[HttpToolsProtocol] = HttpToolsProtocol) -> None:
     """Until a signal. `http` is what makes requests of a connection's bytes. Raises the SwitchboardError that kept the
-    application from starting."""
+    application from starting; ConfigError, before anything is started, for an address that cannot be listened on."""
+    _expect_free(settings.host, settings.port)
     watched = _Watched(app)
     config = Config(
         watched,
@@ -43,6 +46,25 @@ def serve(app: Starlette, settings: Settings, *, http: type[HttpToolsProtocol] =
         if watched.fault is None:
             raise
         raise watched.fault from None
+
+
+def _expect_free(host: str, port: int) -> None:
+    """uvicorn would find out when everything else is open, and name no setting."""
+    try:
+        for family, kind, protocol, _, address in socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        ):
+            with socket.socket(family, kind, protocol) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does
+                if family == socket.AF_INET6:
+                    probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                probe.bind(address)
+    except (OSError, UnicodeError) as error:
+        why = getattr(error, "strerror", None) or "this is no name"
+        raise ConfigError(
+            f"SWITCHBOARD_HOST={host} PORT={port}: must be an address of this machine and a free port "
+            f"({why}), for example SWITCHBOARD_HOST=127.0.0.1 PORT=8000"
+        ) from None
 
 
 class _Watched:

@@ -15,8 +15,12 @@ from shared.errors import ConfigError
 from shared.faults import Fault, fault_of, shown, summary, unknown_names
 from shared.sealing import are_sealing_keys
 from shared.setting_types import (
+    DAY_S,
     ChannelUrls,
+    Days,
+    Dsn,
     HttpUrl,
+    Key,
     Networks,
     Positive,
     PostgresUrl,
@@ -24,6 +28,7 @@ from shared.setting_types import (
     Seconds,
     SmtpUrl,
     Usd,
+    WholeSeconds,
     read_channel_urls,
 )
 from shared.tenants import NONE
@@ -49,7 +54,9 @@ class Settings(BaseSettings):
     environment: Literal["development", "staging", "production"] = "development"
     """`production` refuses an unsafe Redis or database role instead of warning."""
 
-    host: str = "127.0.0.1"
+    host: Annotated[
+        str, Field(pattern=r"^\S+$", description="an address or the name of one", examples=["127.0.0.1"])
+    ] = "127.0.0.1"
     port: Annotated[int, Field(ge=1, le=65535, validation_alias=_platform("PORT"))] = 8000
     redis_url: Annotated[RedisUrl, Field(validation_alias=_platform("REDIS_URL"))] = "redis://127.0.0.1:6379/0"
     database_url: Annotated[PostgresUrl, Field(validation_alias=_platform("DATABASE_URL"))] = (
@@ -60,11 +67,11 @@ class Settings(BaseSettings):
     ops_database_url: PostgresUrl | None = None
     """Role that sees every tenant, for operators; `database_url` when not given, which sees one at a time."""
 
-    openai_api_key: Annotated[SecretStr | None, Field(validation_alias=_platform("OPENAI_API_KEY"))] = None
+    openai_api_key: Annotated[Key | None, Field(validation_alias=_platform("OPENAI_API_KEY"))] = None
     openai_base_url: Annotated[HttpUrl | None, Field(validation_alias=_platform("OPENAI_BASE_URL"))] = None
-    anthropic_api_key: Annotated[SecretStr | None, Field(validation_alias=_platform("ANTHROPIC_API_KEY"))] = None
+    anthropic_api_key: Annotated[Key | None, Field(validation_alias=_platform("ANTHROPIC_API_KEY"))] = None
     anthropic_base_url: Annotated[HttpUrl | None, Field(validation_alias=_platform("ANTHROPIC_BASE_URL"))] = None
-    sentry_dsn: Annotated[SecretStr | None, Field(validation_alias=_platform("SENTRY_DSN"))] = None
+    sentry_dsn: Annotated[Dsn | None, Field(validation_alias=_platform("SENTRY_DSN"))] = None
 
     secret: SecretStr = SecretStr("")
     """Signs the read tokens of `events_url`; at least 16 characters outside development."""
@@ -74,7 +81,7 @@ class Settings(BaseSettings):
     erasure_key: SecretStr = SecretStr("")
     """Makes the hashes by which erased users are known; several with commas while it is replaced, the new one first.
     `secret` when not given."""
-    public_url: HttpUrl | None = None
+    public_url: Annotated[HttpUrl | None, Field(examples=["https://chat.example.com"])] = None
     """Scheme and host by which callers reach the ingress, where a proxy stands before it."""
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
@@ -83,7 +90,7 @@ class Settings(BaseSettings):
     # telemetry
     metrics_port: Annotated[int, Field(ge=0, le=65535)] = 0
     """Where a worker serves /metrics and /health; the next free one when another has it. 0: nowhere."""
-    metrics_token: SecretStr | None = None
+    metrics_token: Key | None = None
     """Opens /metrics to a scraper; an operator's API key opens those of ingress and console too."""
     trace_sample: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Share of the messages whose way is recorded in Sentry."""
@@ -93,11 +100,11 @@ class Settings(BaseSettings):
     max_message_chars: Positive = 32_000
     max_queue_depth: Positive = 100_000
     """Never-started jobs of one queue; beyond it admission answers 503."""
-    ttl_s: Positive = 600
+    ttl_s: WholeSeconds = 600
     """A job not started by then expires."""
-    max_ttl_s: Positive = 86_400
-    idempotency_ttl_s: Positive = 86_400
-    sdk_retry_ttl_s: Positive = 600
+    max_ttl_s: WholeSeconds = 86_400
+    idempotency_ttl_s: WholeSeconds = 86_400
+    sdk_retry_ttl_s: WholeSeconds = 600
     """How long an SDK's own retry (no Idempotency-Key) finds the job of its first try."""
     global_per_min: Annotated[int, Field(gt=0, le=1_000_000)] = 10_000
     """Messages of all tenants together, but for those without limits; beyond it admission answers 429."""
@@ -108,8 +115,8 @@ class Settings(BaseSettings):
     global_day_usd: Usd = "50"
     """What all tenants together may spend a day (UTC), but for those without limits."""
     global_month_usd: Usd = NONE
-    long_poll_max_s: Positive = 60
-    openai_wait_max_s: Positive = 120
+    long_poll_max_s: WholeSeconds = 60
+    openai_wait_max_s: WholeSeconds = 120
     """A plain request in OpenAI's form is answered within this. An SDK tries it again, twice by default, and must find
     its job then."""
     sse_keepalive_s: Seconds = 15.0
@@ -127,16 +134,16 @@ class Settings(BaseSettings):
     ] = "default"
     """The queue a worker process serves."""
     worker_concurrency: Positive = 1_000
-    lease_s: Seconds = 4.0
+    lease_s: Annotated[float, Field(ge=0.1, le=3_600)] = 4.0
     """A killed worker's jobs run elsewhere after at most this; the worker renews it every quarter."""
-    drain_s: Annotated[float, Field(ge=0)] = 20.0
+    drain_s: Annotated[float, Field(ge=0, le=DAY_S)] = 20.0
     """After SIGTERM: how long running jobs may finish before they are handed back."""
     max_attempts: Positive = 4
     retry_base_s: Seconds = 1.0
     retry_cap_s: Seconds = 30.0
     retry_horizon_s: Seconds = 120.0
     """A job holds its conversation for at most this long after its first start."""
-    result_ttl_s: Positive = 3_600
+    result_ttl_s: WholeSeconds = 3_600
     """How long results and events stay in Redis after the end; later polls are answered from Postgres."""
     max_events: Positive = 2_000
     """Events kept per job."""
@@ -146,7 +153,9 @@ class Settings(BaseSettings):
     model_idle_timeout_s: Seconds = 30.0
     """Longest silence between two pieces of a streamed reply."""
     max_tokens: Positive = 500
-    degraded_reply: Annotated[str, Field(min_length=1, max_length=2_000)] = DEGRADED_REPLY
+    degraded_reply: Annotated[
+        str, Field(pattern=r"\S", max_length=2_000, description="none, or a text of at most 2000 characters")
+    ] = DEGRADED_REPLY
     """What users are told when no model may or can answer; `none`: such a turn fails instead."""
 
     # context and memory
@@ -155,8 +164,8 @@ class Settings(BaseSettings):
     memory_models: Annotated[
         str,
         Field(
-            pattern=r"^[a-z]+:[^,\s]+(,[a-z]+:[^,\s]+)*$",
-            description="provider:model, several with commas, the best first",
+            pattern=r"^(openai|anthropic):[^,\s]+(,(openai|anthropic):[^,\s]+)*$",
+            description="openai:<model> or anthropic:<model>, several with commas, the best first",
             examples=["openai:gpt-5.4-nano"],
         ),
     ] = "openai:gpt-5.4-nano,anthropic:claude-haiku-4-5"
@@ -173,7 +182,7 @@ class Settings(BaseSettings):
     anthropic_tpm: Positive | None = None
     provider_patience_s: Seconds = 2.0
     """Longest wait for a model that is paused or down before the next one of the agent's is asked."""
-    breaker_failures: Annotated[int, Field(ge=0)] = 5
+    breaker_failures: Annotated[int, Field(ge=0, le=1_000_000)] = 5
     breaker_window_s: Seconds = 30.0
     breaker_cooldown_s: Seconds = 10.0
 
@@ -185,9 +194,9 @@ class Settings(BaseSettings):
     delivery_per_channel: Positive = 40
     """The same for one messenger's channel: each request is another conversation's."""
     delivery_timeout_s: Seconds = 15.0
-    delivery_give_up_days: Positive = 5
+    delivery_give_up_days: Days = 5
     """An endpoint that failed for so long without one success is disabled."""
-    delivery_retention_days: Positive = 30
+    delivery_retention_days: Days = 30
     """Deliveries that ended are kept for so long, with the log of their attempts."""
     delivery_allow_private: bool = False
     """Callback URLs and endpoints may lead to private addresses and any port: for development and tests only."""
@@ -197,7 +206,9 @@ class Settings(BaseSettings):
     """Secrets that sign webhooks are derived from it; `secret` when not given. A change changes all of them."""
     smtp_url: SmtpUrl | None = None
     """Server that takes alerts by e-mail; none: nobody is told so. STARTTLS is required unless `starttls=false`."""
-    alert_from: Annotated[str, Field(pattern=r"^[^@\s]+@[^@\s]+$")] = "switchboard@localhost"
+    alert_from: Annotated[
+        str, Field(pattern=r"^[^@\s]+@[^@\s]+$", description="an e-mail address", examples=["switchboard@localhost"])
+    ] = "switchboard@localhost"
     """Sender of e-mails."""
 
     # forgetting
@@ -215,7 +226,7 @@ class Settings(BaseSettings):
     """How long an answer is given again to the same question, unless its tenant says otherwise. 0: no cache at all."""
     cache_stale_s: Annotated[int, Field(ge=0, le=604_800)] = 3_600
     """How long it is kept after that, for replies when no model can be asked."""
-    cache_max_bytes: Positive = 67_108_864
+    cache_max_bytes: Annotated[int, Field(ge=1, le=10**13)] = 67_108_864
     """All kept answers together; the oldest make room."""
     cache_redis_url: RedisUrl | None = None
     """Where answers are kept; the Redis of the queue when not given."""
@@ -224,25 +235,26 @@ class Settings(BaseSettings):
     embedding_model: Annotated[
         str,
         Field(
-            pattern=r"^(none|(local|openai):\S+)$",
-            description="none, local:all-minilm-l6-v2, or openai:<model>[@<dimensions>]",
+            pattern=r"^(none|local:all-minilm-l6-v2|openai:"
+            r"(text-embedding-(3-small|3-large|ada-002)|[^\s@]{1,200}@[1-9][0-9]{0,3}))$",
+            description="none, local:all-minilm-l6-v2, or openai:<model>@<dimensions> (OpenAI's own need not say them)",
             examples=["openai:text-embedding-3-small"],
         ),
     ] = "openai:text-embedding-3-small"
     """What a new deployment searches memory by; `switchboard memory models` changes it later. `none`: by words only."""
-    embedding_api_key: SecretStr | None = None
+    embedding_api_key: Key | None = None
     """Of the server that makes embeddings; OPENAI_API_KEY when not given."""
     embedding_base_url: HttpUrl | None = None
     """Of that server, which speaks OpenAI's embeddings; OPENAI_BASE_URL when not given."""
     embedding_deadline_ms: Positive = 150
     """How long a turn waits for the meaning of its question; then memory is searched by words only."""
-    embedding_threads: Positive = 1
+    embedding_threads: Annotated[int, Field(ge=1, le=256)] = 1
     """Processor threads that the local model may take in one process, beside one for questions."""
-    embedding_cache_bytes: Annotated[int, Field(ge=0)] = 16_777_216
+    embedding_cache_bytes: Annotated[int, Field(ge=0, le=10**12)] = 16_777_216
     """Vectors of texts seen in the last minutes, in each process. 0: none."""
 
     # Postgres
-    db_pool_size: Positive = 10
+    db_pool_size: Annotated[int, Field(ge=1, le=1_000)] = 10
     db_prepared_statements: bool = True
     """`false` behind a PgBouncer in transaction mode that does not track them: before 1.21, or told not to."""
 
@@ -303,7 +315,7 @@ def _fault(field: str, value: object) -> Fault:
 
 def _contradictions(settings: Settings) -> list[Fault]:
     """Settings that are each allowed, but not together."""
-    return [*_secrets(settings), *_plain_channels(settings), *_disorder(settings)]
+    return [*_secrets(settings), *_open_ways(settings), *_disorder(settings)]
 
 
 def _secrets(settings: Settings) -> Iterator[Fault]:
@@ -312,6 +324,10 @@ def _secrets(settings: Settings) -> Iterator[Fault]:
     if settings.environment != "development" and len(secret) < MIN_SECRET_CHARS:
         words = f"at least {MIN_SECRET_CHARS} characters outside development"
         yield _contradicts("secret", secret, words, "$(openssl rand -hex 32)")
+    signing = settings.webhook_secret.get_secret_value()
+    if signing and settings.environment != "development" and len(signing) < MIN_SECRET_CHARS:
+        words = f"empty, or at least {MIN_SECRET_CHARS} characters outside development"
+        yield _contradicts("webhook_secret", signing, words, "$(openssl rand -hex 32)")
     erasure = settings.erasure_key.get_secret_value()
     if any(len(key.strip()) < MIN_SECRET_CHARS for key in erasure.split(",") if erasure):
         words = f"at least {MIN_SECRET_CHARS} characters, or several such with commas"
@@ -321,7 +337,11 @@ def _secrets(settings: Settings) -> Iterator[Fault]:
         yield _contradicts("credentials_key", sealing, words, "$(openssl rand -base64 32)")
 
 
-def _plain_channels(settings: Settings) -> Iterator[Fault]:
+def _open_ways(settings: Settings) -> Iterator[Fault]:
+    """What development may leave open, and production may not."""
+    if settings.environment == "production" and settings.delivery_allow_private:
+        words = "false in production: callers would reach the private network through their callback URLs"
+        yield _contradicts("delivery_allow_private", "true", words, "false")
     plain = [url for url in settings.channel_base_urls().values() if not url.startswith("https://")]
     if settings.environment == "production" and plain:
         name = environment_name("channel_urls")

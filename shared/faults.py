@@ -66,19 +66,28 @@ def allowed(schema: Schema) -> str:
         return _or([allowed(each) for each in schema["anyOf"] if each.get("type") != "null"])
     pattern = f" that matches {schema['pattern']}" if "pattern" in schema else ""
     words = {"integer": "a whole number", "number": "a number", "boolean": "true or false"}
-    return words.get(str(schema.get("type")), "text") + pattern + _range(schema)
+    return words.get(str(schema.get("type")), "text") + pattern + _range(schema) + _length(schema)
 
 
 def _range(schema: Schema) -> str:
     low, above = schema.get("minimum"), schema.get("exclusiveMinimum")
     high = schema.get("maximum")
     if low is not None and high is not None:
-        return f" from {low:g} to {high:g}"
+        return f" from {_number(low)} to {_number(high)}"
     if above is not None:
-        return f" greater than {above:g}" + (f", at most {high:g}" if high is not None else "")
+        return f" greater than {_number(above)}" + (f", at most {_number(high)}" if high is not None else "")
     if low is not None:
-        return f", {low:g} or more"
-    return f", at most {high:g}" if high is not None else ""
+        return f", {_number(low)} or more"
+    return f", at most {_number(high)}" if high is not None else ""
+
+
+def _number(value: float) -> str:
+    """In full: `{:g}` would write a year's seconds as 3.1536e+07."""
+    return str(int(value)) if value == int(value) else str(value)
+
+
+def _length(schema: Schema) -> str:
+    return f" of at most {schema['maxLength']} characters" if "maxLength" in schema else ""
 
 
 def _or(words: list[str]) -> str:
@@ -86,8 +95,9 @@ def _or(words: list[str]) -> str:
 
 
 def _example(schema: Schema) -> str:
-    if schema.get("default") not in (None, ""):
-        return str(schema["default"])
+    default = schema.get("default")
+    if default not in (None, ""):
+        return str(default).lower() if isinstance(default, bool) else str(default)
     for each in (schema, *schema.get("anyOf", ())):
         for key in ("examples", "enum"):
             if each.get(key):

@@ -8,6 +8,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from ingress.body import whole
 from ops.console.asks import Word
 from ops.tenants.asks import TENANT_ID, Name, Settings
+from shared.channels.registry import load
 
 CHANNEL_ID = r"^ch-[a-z0-9]{16}$"
 KIND = r"^[a-z][a-z0-9-]{0,31}$"
@@ -25,7 +26,7 @@ class _Body(BaseModel):
 class CreateChannelBody(_Body):
     tenant: Annotated[str, Field(pattern=TENANT_ID)] | None = None
     """Whose it is. An `admin` key has no other than its own; an operator must say."""
-    kind: Annotated[str, Field(pattern=KIND)]
+    kind: Annotated[str, Field(pattern=KIND, json_schema_extra={"enum": list(load())})]
     """`whatsapp`, `twilio`, `telegram` or `slack`."""
     name: Name | None = None
     """For people; the kind when not given."""

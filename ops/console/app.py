@@ -207,7 +207,7 @@ async def opened(settings: Settings) -> AsyncIterator[Console]:
             strangers=Strangers(commands, settings),
             keys=keys,
             queues=names,
-            load=Load(commands, names, slots_per_worker=settings.worker_concurrency, books=books),
+            load=Load(commands, names, settings, books=books),
             of_tenant=await Desk.over(pool, commands, settings, agents),
             of_all=of_all,
             tenants=TenantBooks(pool, books, commands, agents),

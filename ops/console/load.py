@@ -1,4 +1,5 @@
-"""The whole deployment in numbers, for one scrape: queues, what waits in Redis for Postgres, Redis's memory, dead jobs.
+"""The whole deployment in numbers, for one scrape: queues, what waits in Redis for Postgres, Redis's memory, dead jobs,
+and what goes on beside the conversations.
 
 Any console tells the same, so scrape one. Asked at the scrape and kept for `KEEP_S`, so that impatient scrapers cost
 nothing. A part whose server is away is left out, with its `switchboard_collector_up` at 0; the others are told.
@@ -7,13 +8,16 @@ nothing. A part whose server is away is left out, with its `switchboard_collecto
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 
 import structlog
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
+from ops.beside import declare_budgets, declare_deliveries, declare_erasures, declare_outbox
 from ops.models import declare_models, read_models
 from ops.queues import declare, read_stats
 from shared import keys
+from shared.config import Settings
 from shared.db import Pool
 from shared.errors import Unavailable
 from shared.redis import Commands
@@ -21,6 +25,7 @@ from sql import queries
 
 log = structlog.get_logger(__name__)
 
+Part = Callable[[CollectorRegistry], Awaitable[None]]
 KEEP_S = 5.0
 ANSWER_TIMEOUT_S = 3.0
 """Less than Prometheus waits for a scrape."""
@@ -29,9 +34,9 @@ ANSWER_TIMEOUT_S = 3.0
 class Load:
     """`await text()` is the part of `/metrics` that belongs to no process."""
 
-    def __init__(self, commands: Commands, names: Sequence[str], *, slots_per_worker: int, books: Pool | None) -> None:
-        """`books` None: this console's role sees one tenant at a time, and so cannot count dead jobs."""
-        self._commands, self._names, self._slots, self._books = commands, names, slots_per_worker, books
+    def __init__(self, commands: Commands, names: Sequence[str], settings: Settings, *, books: Pool | None) -> None:
+        """`books` None: this console's role sees one tenant at a time, and so cannot count what is all tenants'."""
+        self._commands, self._names, self._settings, self._books = commands, names, settings, books
         self._one_at_a_time = asyncio.Lock()
         self._text, self._read_at = b"", float("-inf")
 
@@ -49,12 +54,25 @@ class Load:
             up.labels(name).set(await _told(part(registry)))
         return generate_latest(registry)
 
-    def _parts(self) -> Mapping[str, Callable[[CollectorRegistry], Awaitable[None]]]:
-        of_all = {"dead_jobs": self._dead_jobs, "memory_tasks": self._memory_tasks} if self._books else {}
-        return {"queues": self._queues, "models": self._models, "redis_memory": self._memory, **of_all}
+    def _parts(self) -> Mapping[str, Part]:
+        asked: dict[str, Part] = {
+            "queues": self._queues,
+            "models": self._models,
+            "redis_memory": self._memory,
+            "budgets": partial(declare_budgets, self._commands, self._settings),
+        }
+        if self._books is None:
+            return asked
+        return asked | {
+            "dead_jobs": self._dead_jobs,
+            "memory_tasks": self._memory_tasks,
+            "memory_outbox": partial(declare_outbox, self._books),
+            "deliveries": partial(declare_deliveries, self._books),
+            "erasures": partial(declare_erasures, self._books),
+        }
 
     async def _queues(self, registry: CollectorRegistry) -> None:
-        stats = await read_stats(self._commands, self._names, slots_per_worker=self._slots)
+        stats = await read_stats(self._commands, self._names, slots_per_worker=self._settings.worker_concurrency)
         waiting = await self._commands.run("XLEN", keys.ENDED)
         declare(stats, registry)
         ends = Gauge("switchboard_ends_waiting", "Ends Postgres does not have yet.", registry=registry)

@@ -6,11 +6,25 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
+import asyncpg
 import msgspec
 from pydantic import SecretStr
 from redis.exceptions import RedisError
 
-from ops.doctor import belonging, clocks, models, money, postgres_server, providers, queues, redis_server
+from ops.doctor import (
+    belonging,
+    clocks,
+    deliveries,
+    forgetting,
+    memory,
+    models,
+    money,
+    postgres_server,
+    providers,
+    queues,
+    redis_server,
+    reports,
+)
 from ops.doctor.findings import Finding, fault, ok, warning
 from ops.doctor.servers import APP, Absent, Servers, opened
 from shared.config import Settings
@@ -30,6 +44,7 @@ class Check(NamedTuple):
 
 CHECKS: Sequence[Check] = (
     Check("redis", redis_server.check_redis, (REDIS,)),
+    Check("redis.cache", redis_server.check_cache, ("SWITCHBOARD_CACHE_REDIS_URL",)),
     Check("postgres.login", postgres_server.check_logins),
     Check("postgres.version", postgres_server.check_version, (APP,)),
     Check("postgres.pgvector", postgres_server.check_pgvector, (APP,)),
@@ -50,8 +65,20 @@ CHECKS: Sequence[Check] = (
     Check("jobs.calls", queues.check_calls, (REDIS,)),
     Check("jobs.dead", queues.check_dead_jobs),
     Check("money", money.check_counters, (REDIS, APP)),
+    Check("deliveries", deliveries.check_deliveries),
+    Check("endpoints", deliveries.check_endpoints),
+    Check("channels", deliveries.check_channels, ("SWITCHBOARD_CREDENTIALS_KEY", "SWITCHBOARD_CHANNEL_URLS")),
+    Check("mail", deliveries.check_mail, ("SWITCHBOARD_SMTP_URL",)),
+    Check("embeddings", memory.check_embeddings, ("SWITCHBOARD_EMBEDDING_MODEL",)),
+    Check("memory", memory.check_memory),
+    Check("memory.models", providers.check_memory_models, ("SWITCHBOARD_MEMORY_MODELS", "SWITCHBOARD_MEMORY_TASKS")),
+    Check("erasures", forgetting.check_erasures, ("SWITCHBOARD_ERASURE_KEY", "SWITCHBOARD_SECRET")),
+    Check("reports", reports.check_reports, ("SENTRY_DSN",)),
 )
-ONLINE = Check("providers.online", providers.check_keys_online)
+ONLINE: Sequence[Check] = (
+    Check("providers.online", providers.check_keys_online),
+    Check("embeddings.online", memory.check_embeddings_online),
+)
 
 
 async def examine(
@@ -60,7 +87,7 @@ async def examine(
     """Every finding. `faults` and `strangers` are what `Settings.examine` and `unknown_variables` said."""
     found = [*_python(), *_settings(faults, strangers)]
     async with opened(settings, frozenset(one.name for one in faults)) as servers:
-        for check in (*CHECKS, *([ONLINE] if online else [])):
+        for check in (*CHECKS, *(ONLINE if online else ())):
             found += await _run(check, servers)
     return _without_secrets(found, settings)
 
@@ -73,12 +100,20 @@ async def _run(check: Check, servers: Servers) -> list[Finding]:
             return await check.look(servers)
     except Absent:
         return []  # the check of that server has said so
-    except TimeoutError:
-        return [fault(check.name, f"no answer within {CHECK_TIMEOUT_S:.0f} s")]
-    except (Unavailable, RedisError, OSError) as error:
-        return [warning(check.name, f"could not be looked at: {error}")]
     except Exception as error:  # noqa: BLE001 - a check that breaks is a finding, and the others go on
-        return [fault(check.name, f"the check itself broke ({type(error).__name__}: {error})", "report it")]
+        return [_not_looked_at(check.name, error)]
+
+
+def _not_looked_at(name: str, error: Exception) -> Finding:
+    match error:
+        case TimeoutError():
+            return fault(name, f"no answer within {CHECK_TIMEOUT_S:.0f} s")
+        case Unavailable() | RedisError() | OSError():
+            return warning(name, f"could not be looked at: {error}")
+        case asyncpg.UndefinedTableError() | asyncpg.UndefinedFunctionError() | asyncpg.UndefinedColumnError():
+            return warning(name, "not looked at: the schema is older than this version", "switchboard migrate")
+        case _:
+            return fault(name, f"the check itself broke ({type(error).__name__}: {error})", "report it")
 
 
 def _python() -> list[Finding]:

@@ -13,12 +13,12 @@ from sql.migrate import MINIMUM_PGVECTOR, MINIMUM_SERVER, MigrationError, migrat
 MONTHS_AHEAD = 1
 """The ledger's partitions must exist for this month and the next; a worker makes three at a time."""
 CROWDED_AT = 0.8
-PROCESSES = 3
-"""At least: ingress, worker, console."""
+POOLS = 5
+"""At least: of an ingress, a worker, a delivery process, and a console's two."""
 
 
 async def check_logins(servers: Servers) -> list[Finding]:
-    """Each address that is given opens; and those that should be given are."""
+    """Each address that is given opens. The owner's is the release's alone, where processes have their own roles."""
     findings = []
     for variable, login in servers.logins.items():
         name = f"postgres.login.{_role(variable)}"
@@ -27,12 +27,21 @@ async def check_logins(servers: Servers) -> list[Finding]:
             findings.append(fault(name, f"cannot log in: {said}", f"mend {variable}, or the role's password"))
         else:
             findings.append(ok(name, f"logged in as {await login.fetchval('SELECT current_user')}"))
-    uses = {OWNER: "migrations run as the app's role", OPS: "operators see one tenant at a time"}
-    for variable, consequence in uses.items():
-        if not servers.given(variable) and variable not in servers.wrong:
-            name = f"postgres.login.{_role(variable)}"
-            findings.append(warning(name, f"{variable} is not set: {consequence}", f"set {variable}"))
+    if not servers.given(OWNER) and OWNER not in servers.wrong:
+        findings.append(await _without_owner(servers))
+    if not servers.given(OPS) and OPS not in servers.wrong:
+        what = (
+            f"{OPS} is not set: operators see one tenant at a time, deliveries, memory and erasures are not looked at"
+        )
+        findings.append(warning("postgres.login.ops", what, f"set {OPS}"))
     return findings
+
+
+async def _without_owner(servers: Servers) -> Finding:
+    login, name = servers.logins.get(APP), "postgres.login.owner"
+    if login is None or isinstance(login, BaseException) or await login.fetchval(queries["owns_schema"]):
+        return warning(name, f"{OWNER} is not set: migrations run as the app's role", f"set {OWNER}")
+    return ok(name, f"{OWNER} is not given here; `switchboard migrate` needs it, and nothing else does")
 
 
 async def check_version(servers: Servers) -> list[Finding]:
@@ -127,7 +136,7 @@ async def check_room(servers: Servers) -> list[Finding]:
     allowed, used, pool = row["allowed"], row["used"], servers.settings.db_pool_size
     mend = "raise max_connections, lower SWITCHBOARD_DB_POOL_SIZE, or put PgBouncer in between"
     what = f"{used} of {allowed} connections are open; each process opens up to {pool}"
-    if PROCESSES * pool > allowed:
+    if POOLS * pool > allowed:
         return [fault(name, what, mend)]
     return [warning(name, what, mend) if used > CROWDED_AT * allowed else ok(name, what)]
 

@@ -1,11 +1,10 @@
 """Model providers: keys, agents whose models can be reached and priced, token tables; with `--online` the keys too."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
 import httpx
 
-from agents.api import Agent
 from ops.doctor.findings import Finding, fault, ok, warning
 from ops.doctor.servers import Servers
 from shared.config import Settings
@@ -30,29 +29,33 @@ async def check_keys(servers: Servers) -> list[Finding]:
 
 async def check_agents(servers: Servers) -> list[Finding]:
     """Each agent finds a model, and that model has a price: a call without one is refused."""
-    settings = servers.settings
-    given = {"openai": settings.openai_api_key, "anthropic": settings.anthropic_api_key}
-    available = {name: name for name, key in given.items() if key is not None}
     try:
         agents = servers.agents()
     except ConfigError as error:
         return [fault("agents", str(error), "mend the file it names")]
-    return [finding for agent in agents.values() for finding in _agent(agent, available)]
+    return [_asks(f"agents.{agent.id}", agent.models, servers.settings) for agent in agents.values()]
 
 
-def _agent(agent: Agent, available: dict[str, str]) -> Iterator[Finding]:
-    name = f"agents.{agent.id}"
+async def check_memory_models(servers: Servers) -> list[Finding]:
+    """The same for summaries and facts, where they are made."""
+    settings = servers.settings
+    if not settings.memory_tasks:
+        return [ok("memory.models", "SWITCHBOARD_MEMORY_TASKS=0: this process makes no summaries and facts")]
+    return [_asks("memory.models", settings.memory_models.split(","), settings)]
+
+
+def _asks(name: str, models: Sequence[str], settings: Settings) -> Finding:
+    given = {"openai": settings.openai_api_key, "anthropic": settings.anthropic_api_key}
+    available = {provider: provider for provider, key in given.items() if key is not None}
     try:
-        provider, model = reachable(agent.models, available)[0]
+        provider, model = reachable(models, available)[0]
     except ConfigError as error:
-        yield fault(name, str(error), "set one of these keys")
-        return
+        return fault(name, str(error), "set one of these keys")
     try:
         prices.shipped().price(provider, model, Usage(input_tokens=1, output_tokens=1), datetime.now(UTC))
     except AgentError as error:
-        yield fault(name, str(error), f"add {provider}:{model} to {prices.OVERRIDES.name}")
-    else:
-        yield ok(name, f"answers with {provider}:{model}")
+        return fault(name, str(error), f"add {provider}:{model} to {prices.OVERRIDES.name}")
+    return ok(name, f"answers with {provider}:{model}")
 
 
 async def check_token_tables(_servers: Servers) -> list[Finding]:
@@ -89,6 +92,9 @@ async def _asked(client: httpx.AsyncClient, provider: str, url: str, headers: di
         return fault(name, f"{provider} cannot be reached: {type(error).__name__}", mend)
     if status in (401, 403):
         return fault(name, f"{provider} refuses the key ({status})", f"set a valid {variable}")
+    if status == 404:
+        what = f"{provider} answers 404: nothing is known about the key, and the address may be another server's"
+        return warning(name, what, f"compare {provider.upper()}_BASE_URL with what the provider says")
     if status >= 400:
         return warning(name, f"{provider} answers {status}: nothing is known about the key", "ask again later")
     return ok(name, f"{provider} takes the key")

@@ -11,6 +11,7 @@ from redis.exceptions import RedisError
 from ops.doctor.findings import Finding, fault, ok, warning
 from ops.doctor.servers import Servers
 from shared import keys
+from shared.redis import Commands, connect
 from shared.redis.check import MINIMUM_VERSION
 
 CLOSES_AT = 0.8
@@ -115,3 +116,19 @@ async def _takes_writes(servers: Servers) -> Finding:
     except (RedisError, OSError) as error:
         return fault("redis.writes", f"a write is refused: {error}", "see the findings above")
     return ok("redis.writes", "takes writes")
+
+
+async def check_cache(servers: Servers) -> list[Finding]:
+    """The cache's own server, where there is one: what it holds may go at any time."""
+    address, name = servers.settings.cache_redis_url, "redis.cache"
+    if address is None:
+        return [ok(name, "kept answers stand beside the queue, within SWITCHBOARD_CACHE_MAX_BYTES")]
+    cache = Commands(connect(address, max_connections=1))
+    try:
+        await cache.redis.set(keys.PROBE, "1", ex=PROBE_TTL_S)
+    except (RedisError, OSError) as error:
+        what = f"the server of SWITCHBOARD_CACHE_REDIS_URL takes no writes, every question is asked of a model: {error}"
+        return [warning(name, what, "start it, or mend SWITCHBOARD_CACHE_REDIS_URL")]
+    finally:
+        await cache.aclose()
+    return [ok(name, "the cache has a server of its own, which takes writes")]

@@ -85,7 +85,7 @@ def for_children(settings: Settings, ports: Ports, backends: Backends) -> Mappin
         environment["SWITCHBOARD_LOG_FORMAT"] = "console"
     if "metrics_port" not in settings.model_fields_set:
         environment["SWITCHBOARD_METRICS_PORT"] = str(ports.metrics)
-    if "delivery_allow_private" not in settings.model_fields_set:
+    if "delivery_allow_private" not in settings.model_fields_set and settings.environment != "production":
         environment["SWITCHBOARD_DELIVERY_ALLOW_PRIVATE"] = "true"  # a developer's receiver is on this machine
     if "embedding_model" not in settings.model_fields_set and is_installed():
         environment["SWITCHBOARD_EMBEDDING_MODEL"] = LOCAL_MODEL  # real meaning without a key

@@ -11,10 +11,13 @@ import asyncpg
 import pytest
 
 from shared.config import Settings
+from shared.telemetry import context
 from sql import queries
 from tests.conftest import Eventually
 from tests.delivery.conftest import TENANT, Owe, Running, earlier, states
 from tests.delivery.receiver import Post, Receiver, receiving
+from tests.telemetry.conftest import Lines
+from tests.telemetry.conftest import lines as lines  # noqa: PLC0414 - a fixture, used by its name
 from workers.delivery.outcome import RETRY_AFTER_S
 from workers.delivery.signing import Signer
 
@@ -66,6 +69,18 @@ async def test_a_callback_gets_the_job_once_signed_and_numbered(
     assert (post.headers["webhook-id"], row["attempts"]) == (row["delivery_id"], 1)
     log = await books.fetch("SELECT outcome, status FROM delivery_attempts")
     assert [tuple(one) for one in log] == [("delivered", 200)]
+
+
+async def test_the_line_of_an_attempt_leads_to_the_job_and_names_nobody(
+    books: asyncpg.Connection, running: Running, owe: Owe, receiver: Receiver, eventually: Eventually, lines: Lines
+) -> None:
+    async with running():
+        job = await owe(receiver.url, conversation="ada@example.com")
+        await eventually(lambda: _all_are(books, "delivered"))
+    (line,) = lines.all("delivery.attempt")
+    assert (line["job_id"], line["tenant"], line["outcome"]) == (job, TENANT, "delivered")
+    assert line["conversation_id"] == context.conversation("ada@example.com")
+    assert "example.com" not in lines.text
 
 
 async def _all_are(books: asyncpg.Connection, state: str) -> bool:

@@ -89,6 +89,34 @@ def test_a_process_is_given_only_settings_that_exist(services: dict[str, Any], n
     assert set(services[name]["environment"]) <= known
 
 
+OF_THE_FILE = {"host", "port", "redis_url", "database_url", "metrics_port"}
+"""The image says the first, the file the others."""
+OF_A_DUTY = {
+    "owner_database_url": {"release"},
+    "ops_database_url": {"delivery", "console"},
+    "webhook_secret": {"delivery", "console"},
+    "smtp_url": {"delivery", "console"},
+    **dict.fromkeys(
+        (
+            *("openai_api_key", "openai_base_url", "anthropic_api_key", "anthropic_base_url"),
+            *("embedding_api_key", "embedding_base_url"),
+        ),
+        frozenset({"worker", "delivery"}),
+    ),
+}
+
+
+@pytest.mark.parametrize("field", sorted(Settings.model_fields.keys() - OF_THE_FILE))
+def test_a_setting_in_the_file_beside_reaches_whoever_reads_it(services: dict[str, Any], field: str) -> None:
+    """One that is not passed on would do nothing, and say nothing."""
+    name = environment_name(field)
+    given = {each for each in OURS if name in services[each]["environment"]}
+    assert given - {"release"} == OF_A_DUTY.get(field, set(OURS)) - {"release"}
+    if field not in {"owner_database_url", "ops_database_url"}:
+        values = {services[each]["environment"][name] for each in given}
+        assert all(value is None or f"${{{name}:" in value for value in values), "it is passed on"
+
+
 def test_each_duty_has_its_own_database_login(services: dict[str, Any]) -> None:
     roles = {name: set(re.findall(r"switchboard_(app|ops|owner)", str(services[name]["environment"]))) for name in OURS}
     assert roles == {

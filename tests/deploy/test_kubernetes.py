@@ -92,6 +92,16 @@ def test_the_example_has_every_secret_and_only_settings_that_exist() -> None:
     assert {name for data in example.values() for name in data} <= known
 
 
+def test_every_setting_that_is_a_secret_is_in_the_example() -> None:
+    example = {name for one in documents(KUBERNETES / "secrets.example.yaml") for name in one["stringData"]}
+    secrets = {environment_name(name) for name, field in Settings.model_fields.items() if "SecretStr" in repr(field)}
+    with_passwords = {
+        environment_name(name) for name in Settings.model_fields if name.endswith(("database_url", "redis_url"))
+    }
+    assert len(secrets) > 5
+    assert secrets | with_passwords <= example
+
+
 def test_services_and_budgets_select_what_exists() -> None:
     selectors = [one["spec"]["selector"] for one in of_kind("Service").values()]
     selectors += [one["spec"]["selector"]["matchLabels"] for one in of_kind("PodDisruptionBudget").values()]

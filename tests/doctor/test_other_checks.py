@@ -49,6 +49,14 @@ async def test_no_key_leaves_every_agent_without_a_model(examined: Examine) -> N
     assert found["agents.support"].level is Level.FAULT
 
 
+async def test_what_summaries_and_facts_are_made_with(examined: Examine) -> None:
+    assert (await examined())["memory.models"].what == "answers with openai:gpt-5.4-nano"
+    assert (await examined(openai_api_key=None))["memory.models"].level is Level.FAULT
+    nobody = (await examined(memory_models="openai:a-model-nobody-knows"))["memory.models"]
+    assert (nobody.level, "is not known" in nobody.what) == (Level.FAULT, True)
+    assert (await examined(openai_api_key=None, memory_tasks=0))["memory.models"].level is Level.OK
+
+
 async def test_an_agent_whose_model_has_no_price(examined: Examine, monkeypatch: pytest.MonkeyPatch) -> None:
     from agents.support import Support  # noqa: PLC0415 - the class that is changed
 
@@ -59,7 +67,12 @@ async def test_an_agent_whose_model_has_no_price(examined: Examine, monkeypatch:
 
 @pytest.mark.parametrize(
     ("status", "level", "said"),
-    [(200, Level.OK, "takes the key"), (401, Level.FAULT, "refuses the key"), (500, Level.WARNING, "answers 500")],
+    [
+        (200, Level.OK, "takes the key"),
+        (401, Level.FAULT, "refuses the key"),
+        (404, Level.WARNING, "the address may be another server's"),
+        (500, Level.WARNING, "answers 500"),
+    ],
 )
 async def test_online_asks_each_provider_with_its_key(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, status: int, level: Level, said: str

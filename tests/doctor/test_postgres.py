@@ -64,8 +64,13 @@ async def test_roles_that_cannot_do_their_duty(examined: Examine, database: Data
 
 async def test_duties_without_a_login_are_said(examined: Examine) -> None:
     found = await examined(owner_database_url=None, ops_database_url=None)
-    assert found["postgres.login.owner"].mend == "set SWITCHBOARD_OWNER_DATABASE_URL"
+    assert found["postgres.login.owner"].level is Level.OK, "only the release has it, where roles are apart"
     assert found["postgres.login.ops"].level is Level.WARNING
+
+
+async def test_one_role_for_everything_is_pointed_out(examined: Examine, database: Database) -> None:
+    found = await examined(owner_database_url=None, database_url=database.owner)
+    assert found["postgres.login.owner"].mend == "set SWITCHBOARD_OWNER_DATABASE_URL"
 
 
 async def test_without_postgres_everything_else_is_still_examined(examined: Examine) -> None:

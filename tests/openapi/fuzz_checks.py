@@ -14,11 +14,12 @@ BY_STATE = frozenset({"/problems/idempotency_mismatch", "/problems/conversation_
 """422 for what other requests have done before; 401, 404 and 409 are such by themselves."""
 BY_PROSE = frozenset(
     {"callback_url", "cursor", "metadata", "by", "period", "from", "to", "fill", "expires_at", "scopes", "settings"}
-    | {"url", "targets", "thresholds", "tenant", "event_types", ""}
+    | {"url", "targets", "thresholds", "tenant", "event_types", "credentials", ""}
 )
 """Fields with a rule that only their description states: a URL's inner order and where its name leads, a cursor's
 origin, a size in bytes, which of a report's parameters go together, all of a tenant's settings, whose models must have
-a price, which thresholds are shares, whose tenant an operator means; and a rule as a whole, for what its metric has."""
+a price, which thresholds are shares, whose tenant an operator means, what a kind of channel needs;
+and a rule as a whole, for what its metric has."""
 
 OPENAI_BY_STATE = frozenset({"idempotency_mismatch", "conversation_owner"})
 OPENAI_BY_PROSE = frozenset({"input", "messages", "previous_response_id", "after"})

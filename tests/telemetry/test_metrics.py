@@ -262,7 +262,10 @@ async def test_the_console_tells_of_the_whole_deployment(
     assert told["switchboard_redis_memory_used_bytes{}"] > 0
     assert {name: up for name, up in told.items() if "collector_up" in name} == {
         f"switchboard_collector_up{{collector={part}}}": 1
-        for part in ("queues", "models", "redis_memory", "dead_jobs", "memory_tasks")
+        for part in (
+            *("queues", "models", "redis_memory", "budgets"),
+            *("dead_jobs", "memory_tasks", "memory_outbox", "deliveries", "erasures"),
+        )
     }
     assert told["switchboard_postgres_pool_limit_connections{}"] >= 2 * settings.db_pool_size
     await deployment.say("another")
@@ -296,3 +299,29 @@ async def test_the_page_names_every_metric_and_no_other(console: httpx.AsyncClie
     page = (Path(__file__).parents[2] / "docs" / "observability.md").read_text()
     told = set(re.findall(r"^# TYPE (switchboard_\w+) ", text, re.MULTILINE))
     assert set(re.findall(r"`(switchboard_\w+)", page)) == told
+
+
+async def test_the_console_tells_what_waits_beside_the_conversations(
+    console: httpx.AsyncClient, deployment: Deployment, ingress: Running
+) -> None:
+    books = deployment.books
+    async with deployment.worker(), ingress.client() as client:
+        job = await accepted(client, callback_url="https://example.com/hook")
+        await deployment.ended(job["id"])
+    await books.execute(
+        "INSERT INTO erasures (tenant_id, kind, subject, sealed, erased_before, requested_by, lease_until) "
+        "VALUES ('acme', 'user', $1, 'x', now(), 'tests', now() + interval '1 hour')",  # nobody goes on with it
+        "0" * 32,
+    )
+    for table, column in (("deliveries", "created_at"), ("memory_outbox", "created_at"), ("erasures", "requested_at")):
+        await books.execute(f"UPDATE {table} SET {column} = now() - interval '1 hour'")  # noqa: S608 - names from here
+    told = numbers((await console.get("/metrics", headers=SCRAPER)).text)
+    assert told["switchboard_deliveries_open{kind=webhook,state=pending}"] == 1
+    assert told["switchboard_memory_outbox_turns{}"] == 1
+    assert told["switchboard_erasures_open{}"] == 1
+    for name in ("delivery_lag", "memory_outbox_oldest", "erasure_oldest"):
+        assert told[f"switchboard_{name}_seconds{{}}"] == pytest.approx(3_600, abs=600)
+    assert (told["switchboard_channels_paused{}"], told["switchboard_endpoints_disabled{}"]) == (0, 0)
+    spent = await books.fetchval("SELECT sum(cost_nano_usd) FROM llm_calls")
+    assert told["switchboard_budget_spent_ratio{scope=global-day}"] == pytest.approx(float(spent) / 50e9)
+    assert "switchboard_budget_spent_ratio{scope=global-month}" not in told, "there is no such budget"

@@ -24,11 +24,14 @@ from tests.ingress.harness import Running, accepted
 from tests.telemetry.test_metrics import SCRAPER
 from tests.telemetry.test_metrics import console as console  # noqa: PLC0414 - a fixture, used by its name
 from tests.turn.deployment import Deployment
+from workers.delivery.books import Claimed
 from workers.delivery.metrics import observe
 from workers.delivery.outcome import Delivered
 from workers.embeddings import metrics as embeddings
+from workers.embeddings.query import Reason
 from workers.ledger.book import Status
 from workers.metrics import count_task
+from workers.replies.outcome import State as ReplyState
 from workers.replies.working import signals
 from workers.turn.witness import Outcome
 
@@ -42,6 +45,9 @@ VALUES: Mapping[tuple[str, str], set[str]] = {
     ("switchboard_attempts_total", "outcome"): set(get_args(Outcome)),
     ("switchboard_admissions_total", "outcome"): ADMITTED,
     ("switchboard_model_calls_total", "status"): set(get_args(Status)),
+    ("switchboard_delivery_attempts_total", "kind"): set(get_args(get_type_hints(Claimed)["kind"])),
+    ("switchboard_delivery_attempts_total", "outcome"): {"put_off", *get_args(ReplyState)},
+    ("switchboard_embedding_queries_total", "outcome"): {"vector", *get_args(Reason)},
     ("switchboard_http_requests_total", "route"): ROUTE_PATHS,
     ("switchboard_http_requests_total", "status"): {"5..", "503"},
     ("switchboard_http_request_duration_seconds", "route"): ROUTE_PATHS,
@@ -69,7 +75,8 @@ async def told(console: httpx.AsyncClient, ingress: Running, deployment: Deploym
         for job in waiting:
             await deployment.ended(job["id"])
         for text in ("once", "never", "down"):
-            job = await accepted(client, message=text, conversation_id=text)
+            hook = "https://example.com/hook"  # its delivery stays open: nobody sends it here
+            job = await accepted(client, message=text, conversation_id=text, callback_url=hook)
             await deployment.ended(job["id"])
         for asker in ("first", "second"):
             asked = {"message": "What is it?", "conversation_id": asker}

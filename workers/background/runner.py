@@ -17,6 +17,7 @@ import structlog
 from shared.config import Settings
 from shared.errors import AgentError, BudgetExhausted, LeaseLost, SwitchboardError, Unavailable
 from shared.jobs import JobError
+from shared.telemetry import context
 from workers import metrics
 from workers.background import facts, summary
 from workers.background.money import Account, Till
@@ -101,7 +102,8 @@ class Runner:
     # --- one task -----------------------------------------------------------------------------------------------
 
     async def _work(self, task: Task) -> None:
-        ids = {"tenant": task.tenant, "conversation_id": task.conversation_id, "task_id": task.task_id}
+        conversation = context.conversation(task.conversation_id)
+        ids = {"tenant": task.tenant, "conversation_id": conversation, "task_id": task.task_id}
         with structlog.contextvars.bound_contextvars(**ids):
             outcome: Outcome = "lost"
             error: JobError | None = None

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from shared.errors import Unavailable
+from shared.telemetry import context
 from workers.delivery.books import Claimed, DeliveryBooks
 from workers.delivery.metrics import named, observe
 from workers.delivery.outcome import Outcome
@@ -120,6 +121,7 @@ class Courier:
             "delivery.attempt",
             delivery=one.id,
             tenant=one.tenant,
+            **_of_job(one),
             kind=one.kind,
             type=one.event_type,
             endpoint=one.endpoint,
@@ -142,3 +144,10 @@ class Courier:
                 if self._leaving:
                     return False
                 await asyncio.sleep(OUTAGE_PAUSE_S)
+
+
+def _of_job(one: Claimed) -> dict[str, str]:
+    """What leads from a line to those of the job whose end is delivered."""
+    if not one.event_type.startswith("job."):
+        return {}
+    return {"job_id": one.body["id"], "conversation_id": context.conversation(one.body["conversation_id"])}

@@ -87,7 +87,9 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         {200: _PROFILE_ANSWER},
         parameters=_OF_USER,
         body=Body(
-            schema=ref("ProfileBody"), examples={"one": {"name": "Ada", "language": "pt", "prefers_concise": None}}
+            required=False,  # nothing changes nothing
+            schema=ref("ProfileBody"),
+            examples={"one": {"name": "Ada", "language": "pt", "prefers_concise": None}},
         ),
         raised_by=(ProfileBooks.change_profile,),
     ),

@@ -130,6 +130,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         {200: _TENANT_ANSWER},
         parameters=(_TENANT,),
         body=Body(
+            required=False,  # nothing changes nothing
             schema=ref("ChangeBody"),
             examples={"a rate": {"settings": {"rates": {"user_per_min": 20}}, "settings_version": 2}},
         ),
