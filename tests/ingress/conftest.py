@@ -9,9 +9,9 @@ from redis.asyncio import Redis
 
 from shared.config import Settings
 from shared.redis import Commands
-from sql import queries
 from tests.conftest import Database
-from tests.ingress.harness import KEYS, Ageing, Running, Served, Worker, served, settings_for, sha256, started
+from tests.ingress.harness import KEYS, Ageing, Running, Served, Worker, served, settings_for, started
+from tests.keys import give_key
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ async def with_keys(database: Database) -> Database:
     """A migrated database that knows `KEYS`."""
     owner = await asyncpg.connect(database.owner)
     for key, (tenant, scopes) in KEYS.items():
-        await owner.execute(queries["upsert_tenant_key"], tenant, tenant, sha256(key), scopes, "test")
+        await give_key(owner, tenant, key, scopes)
     await owner.close()
     return database
 

@@ -8,10 +8,9 @@ import pytest
 
 from ops.stack.standin import Standin
 from shared.config import Settings
-from sql import queries
 from tests.conftest import Database
 from tests.dead.graveyard import bury
-from tests.ingress.harness import sha256
+from tests.keys import give_key
 from tests.openapi.fuzzing import Stack, running, schemathesis
 
 KEY = "sk-fuzzing"
@@ -22,7 +21,7 @@ TENANT, CODE = "acme", "upstream_unavailable"
 async def stack(redis_url: str, database: Database, standin: Standin, tmp_path: Path) -> AsyncIterator[Stack]:
     """With a key that opens everything, and no limits."""
     owner = await asyncpg.connect(database.owner)
-    await owner.execute(queries["upsert_tenant_key"], TENANT, TENANT, sha256(KEY), ["chat", "admin", "operator"], "t")
+    await give_key(owner, TENANT, KEY, ["chat", "admin", "operator"])
     await owner.execute("UPDATE tenants SET settings = '{\"unlimited\": true}' WHERE tenant_id = $1", TENANT)
     await owner.close()
     settings = Settings.read(

@@ -105,7 +105,6 @@ EXACT: dict[str, Any] = {
     "remove_channel": lambda _jobs: [NEIGHBOUR, CHANNELS[VICTIM], "beta"],
     "note_inbound": lambda _jobs: [NEIGHBOUR, json.dumps(brought(CHANNELS[VICTIM]))],
     "list_inbound_kept": lambda _jobs: [NEIGHBOUR, CHANNELS[VICTIM], 100],
-    "message_states": lambda _jobs: [NEIGHBOUR, CHANNELS[VICTIM], "wamid.1"],
     "resume_channel": lambda _jobs: [NEIGHBOUR, CHANNELS[VICTIM], "beta"],
     "plan_parts": lambda jobs: [NEIGHBOUR, jobs["alpha_delivery"], 1, 1, "text", ["x"]],
     "begin_part": lambda jobs: [
@@ -148,7 +147,6 @@ EXACT: dict[str, Any] = {
     "write_memory": lambda jobs: [
         *(json.dumps([_piece(jobs)]), json.dumps([_chunk(jobs)]), [int(jobs["alpha_piece"])])
     ],
-    "write_memory_embeddings": lambda jobs: [int(jobs["alpha_model"]), [int(jobs["alpha_chunk"])], [1], ["[0,1,0]"]],
     "write_embeddings": lambda jobs: [int(jobs["alpha_model"]), [int(jobs["alpha_chunk"])], [1], ["[0,1,0]"]],
     "activate_embedding_model": lambda _jobs: [MODEL, True],
     "retire_embedding_model": lambda _jobs: [MODEL],
