@@ -154,9 +154,9 @@ async def test_of_signs_of_work_those_of_later_stay_and_those_of_another_version
 async def test_kept_answers_go_from_their_own_server_and_those_asked_for_before_are_not_kept(
     deployment: Deployment, cache: Commands
 ) -> None:
-    for server in (deployment.commands, cache):
+    for server, question in ((deployment.commands, "elsewhere"), (cache, "question")):
         for tenant in (TENANT, "other"):
-            await server.run("SET", keys.cached(tenant, "question"), "1 answer")
+            await server.run("SET", keys.cached(tenant, question), "1 answer")
     flight = Flight(deployment.commands, cache)
     began_ms = await Flight(cache).now_us() // 1_000
     assert await flight.drop_answers(a_user()) == 1
