@@ -1,5 +1,16 @@
--- Erasing one conversation left what had been learnt in it: facts, which named it, and entries of its user's profile.
--- They go with the messages that they were learnt from.
+-- Two holes in erasing (0030): one conversation left what had been learnt in it, and a write could slip behind the fence.
+
+-- --- the horizon ---------------------------------------------------------------------------------------------------------
+
+-- As before (0030), but in truth younger than all: a snapshot's end is where the newest transaction begins that is still
+-- under way, and whoever had got an id while the fence was being written was not waited for.
+CREATE OR REPLACE FUNCTION erasure_horizon() RETURNS text LANGUAGE sql VOLATILE SET search_path = public, pg_temp AS $$
+    SELECT pg_current_xact_id()::text
+$$;
+
+-- --- what was learnt -----------------------------------------------------------------------------------------------------
+
+-- Facts, which name their conversation, and entries of its user's profile go with the messages that they were learnt from.
 
 UPDATE personal_data SET found_by = '{user_id,conversation_id}' WHERE table_name = 'user_facts';
 CREATE INDEX user_facts_of_conversation ON user_facts (tenant_id, conversation_id);
@@ -64,6 +75,8 @@ BEGIN
     RETURN add_counts(v_counts, jsonb_build_object('profiles', unlearn_profiles(p_tenant, v_users, v_messages)));
 END
 $$;
+
+-- --- no longer used ------------------------------------------------------------------------------------------------------
 
 -- Nothing asks for these, nor did the release before: what is known of a message is shown with its delivery
 -- (`known_of_message`, 0021), and what is made of messages goes with them by keys or by its task.

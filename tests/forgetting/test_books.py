@@ -178,9 +178,8 @@ async def test_what_stands_apart_goes_by_its_moment_and_by_every_name(
     await run(
         """SELECT tell_alert(e, $1, '[{"kind": "email", "to": "o@example.org"}]') FROM alert_events AS e""", TENANT
     )
-    for sign, period in (("-", "old"), ("+", "new")):
-        told = f"UPDATE deliveries SET created_at = created_at {sign} interval '1 hour' WHERE body->>'period' = $1"
-        await run(told, period)
+    for by, period in ((-HOUR, "old"), (HOUR, "new")):
+        await run("UPDATE deliveries SET created_at = created_at + $1 WHERE body->>'period' = $2", by, period)
     paces = [address, "777", "888", "", "+15"]
     pace = "INSERT INTO channel_paces (tenant_id, channel_id, peer, next_at) SELECT $1, 'ch', p, now() "
     await run(f"{pace} FROM unnest($2::text[]) AS given(p)", TENANT, paces)
