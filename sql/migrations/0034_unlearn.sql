@@ -1,4 +1,5 @@
--- Two holes in erasing (0030): one conversation left what had been learnt in it, and a write could slip behind the fence.
+-- Three holes in erasing (0030): one conversation left what had been learnt in it, a write could slip behind the fence,
+-- and a turn that greets wrote down its user without asking for one.
 
 -- --- the horizon ---------------------------------------------------------------------------------------------------------
 
@@ -6,6 +7,23 @@
 -- under way, and whoever had got an id while the fence was being written was not waited for.
 CREATE OR REPLACE FUNCTION erasure_horizon() RETURNS text LANGUAGE sql VOLATILE SET search_path = public, pg_temp AS $$
     SELECT pg_current_xact_id()::text
+$$;
+
+-- --- greetings -----------------------------------------------------------------------------------------------------------
+
+-- As `claim_greeting` (0029), which stays for the release before, but nobody is greeted who was erased since the turn was
+-- admitted. A user that it makes is as old as that, as a commit makes them.
+CREATE FUNCTION claim_greeting(p_tenant text, p_user text, p_job uuid, p_subjects jsonb, p_admitted_us bigint)
+RETURNS boolean LANGUAGE plpgsql SET search_path = public, pg_temp AS $$
+BEGIN
+    PERFORM set_config('switchboard.tenant', p_tenant, true);
+    IF from_unix_us(p_admitted_us) <= fence_of(p_tenant, p_subjects) THEN
+        RETURN false;
+    END IF;
+    INSERT INTO users (tenant_id, user_id, created_at) VALUES (p_tenant, p_user, from_unix_us(p_admitted_us))
+    ON CONFLICT (tenant_id, user_id) DO NOTHING;
+    RETURN claim_greeting(p_tenant, p_user, p_job);
+END
 $$;
 
 -- --- what was learnt -----------------------------------------------------------------------------------------------------

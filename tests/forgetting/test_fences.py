@@ -11,6 +11,7 @@ from ops.users.books import ErasingBooks
 from ops.users.whom import Whom
 from shared.db import Pool
 from shared.ids import uuid7
+from sql import queries
 from tests.conftest import Database, Eventually
 from tests.sql.shapes import CREATED_US, a_call, a_turn
 from tests.turn.deployment import TENANT
@@ -113,6 +114,17 @@ async def test_of_what_channels_brought_the_earlier_goes_and_the_later_says_not_
     nobody = {"recipient": None, "details": {}, "error": None}
     assert await asked(app, "unless_erased_inbound", [status | later]) == [status | later | nobody]
     assert await asked(app, "unless_erased_inbound", [kept | later]) == [kept | later]
+
+
+async def test_nobody_is_greeted_who_was_erased_since(app: asyncpg.Connection, ops_pool: Pool) -> None:
+    async def greets(subject: str, admitted_us: int) -> bool:
+        args = (TENANT, "user-1", uuid7(), json.dumps([HERE, subject]), admitted_us)
+        return bool(await app.fetchval(queries["claim_greeting"], *args))
+
+    assert not await greets(GONE, CREATED_US)
+    assert await ops_pool.fetchval("SELECT count(*) FROM users") == 0
+    assert await greets(GONE, LATER)
+    assert await ops_pool.fetchval("SELECT to_unix_us(created_at) FROM users") == LATER
 
 
 @pytest.mark.parametrize(

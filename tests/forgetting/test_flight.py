@@ -74,6 +74,7 @@ async def test_a_waiting_job_leaves_nothing_of_arqs_own_and_lets_the_next_one_go
     for name in ("retry", "result", "in-progress"):
         await run("SET", f"arq:{name}:{job_id}", "1")
     await run("ZADD", "arq:abort", 1, job_id)
+    await run("DEL", keys.owner(TENANT, "c1"))
     before_us = await flight.now_us()
     later = await deployment.say("i am back", user=USER)
     look = await flight.look(a_user(), before_us)
@@ -83,12 +84,22 @@ async def test_a_waiting_job_leaves_nothing_of_arqs_own_and_lets_the_next_one_go
     assert await state_of(deployment, later) == "queued"
 
 
-async def test_a_job_that_is_another_one_by_now_is_looked_at_again(deployment: Deployment) -> None:
+async def test_a_job_that_is_another_one_by_now_is_looked_at_again(
+    deployment: Deployment, flight: Flight, monkeypatch: pytest.MonkeyPatch
+) -> None:
     job_id = await deployment.say("hello", user=USER)
     for told in (["other", "c1", USER], [TENANT, "c2", USER], [TENANT, "c1", "u2"]):
         became = await flights._erase(deployment.commands, [keys.job(job_id)], [job_id, *told, 1 << 60])
         assert became == [b"changed", 0]
     assert await state_of(deployment, job_id) == "queued"
+
+    async def another(*_: object) -> list[object]:
+        return [b"changed", 0]
+
+    monkeypatch.setattr(flights, "_erase", another)
+    await deployment.commands.run("DEL", keys.owner(TENANT, "c1"))
+    look = await flight.look(a_user(), await flight.now_us())
+    assert (look.live, look.conversations) == (1, set())
 
 
 async def test_what_a_channel_brought_is_waited_for_and_what_it_brings_later_is_not(

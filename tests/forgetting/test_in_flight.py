@@ -3,10 +3,12 @@
 import asyncio
 import signal
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 
 from ops.dead.desk import Desk
+from ops.users.books import ErasingBooks
 from ops.users.erasing import Eraser
 from ops.users.whom import Whom
 from shared import keys
@@ -209,6 +211,33 @@ async def test_a_commit_that_was_under_way_when_the_fence_came_is_found(
         assert not erasing.done(), "it waits for the commit"
         go_on.set()
         await erasing
+    assert await everywhere.find(CANARY, USER) == []
+
+
+async def test_a_turn_that_greets_late_writes_nobody_down(
+    deployment: Deployment, eraser: Eraser, everywhere: Everywhere, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has read its context before the erasure, which has been through the books by now and waits for it to end."""
+    greeting, erased = asyncio.Event(), asyncio.Event()
+    claim, apart = TurnStore.claim_greeting, ErasingBooks.apart
+
+    async def late(self: TurnStore, *args: Any, **kwargs: Any) -> bool:
+        greeting.set()
+        await erased.wait()
+        return await claim(self, *args, **kwargs)
+
+    async def told(self: ErasingBooks, *args: Any) -> object:
+        counts = await apart(self, *args)
+        erased.set()
+        return counts
+
+    monkeypatch.setattr(TurnStore, "claim_greeting", late)
+    monkeypatch.setattr(ErasingBooks, "apart", told)
+    await deployment.books.execute("""UPDATE tenants SET settings = '{"greeting": "Welcome!"}'""")
+    async with deployment.worker():
+        await deployment.say(CANARY, user=USER)
+        await greeting.wait()
+        await erase(eraser, a_user())
     assert await everywhere.find(CANARY, USER) == []
 
 
