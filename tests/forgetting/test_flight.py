@@ -74,9 +74,9 @@ async def test_a_waiting_job_leaves_nothing_of_arqs_own_and_lets_the_next_one_go
     for name in ("retry", "result", "in-progress"):
         await run("SET", f"arq:{name}:{job_id}", "1")
     await run("ZADD", "arq:abort", 1, job_id)
-    await run("DEL", keys.owner(TENANT, "c1"))
     before_us = await flight.now_us()
     later = await deployment.say("i am back", user=USER)
+    await run("DEL", keys.owner(TENANT, "c1"))
     look = await flight.look(a_user(), before_us)
     assert (look.jobs, look.live, look.conversations) == ({job_id}, 0, {"c1"})
     assert await everywhere.find(CANARY, job_id) == []
