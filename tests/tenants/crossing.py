@@ -136,6 +136,7 @@ EXACT: dict[str, Any] = {
     "turn_context_memory": lambda jobs: [
         *(NEIGHBOUR, jobs["alpha_dead"], 1, CONVERSATION, 10, USER, MARK, None, None, 1_500, 20)
     ],
+    "claim_greeting": lambda jobs: [NEIGHBOUR, USER, jobs["alpha_done"], "[]", 1],
     "turn_memory": lambda _jobs: [NEIGHBOUR, CONVERSATION, USER, 10, MARK, None, None, 1_500, 20],
     "commit_summary": lambda jobs: [*(NEIGHBOUR, CONVERSATION, 1, 0, 2, "x", 1, "m", _booked(jobs))],
     "commit_facts": lambda jobs: [
