@@ -37,7 +37,9 @@ async def test_nothing_is_left_of_ended_turns_but_the_money(
         before = await deployment.ledger()
         assert await everywhere.find(CANARY, USER)
         counts = await erase(eraser, a_user())
-        assert counts["messages"] == 4
+        assert {name: counts[name] for name in ("messages", "jobs", "llm_calls", "redis_jobs")} == {
+            "messages": 4, "jobs": 2, "llm_calls": 2, "redis_jobs": 2
+        }  # fmt: skip
         assert await everywhere.find(CANARY, USER) == []
     after = await deployment.ledger()
     assert [row["cost_nano_usd"] for row in after] == [row["cost_nano_usd"] for row in before]

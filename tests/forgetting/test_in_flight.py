@@ -185,7 +185,11 @@ async def test_a_frozen_worker_that_wakes_writes_nothing_but_the_money(
 
 
 async def test_a_commit_that_was_under_way_when_the_fence_came_is_found(
-    deployment: Deployment, eraser: Eraser, everywhere: Everywhere, monkeypatch: pytest.MonkeyPatch
+    deployment: Deployment,
+    eraser: Eraser,
+    everywhere: Everywhere,
+    eventually: Eventually,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It has looked before there was a fence, and is over after everything readable was deleted."""
     committing, go_on = asyncio.Event(), asyncio.Event()
@@ -209,6 +213,8 @@ async def test_a_commit_that_was_under_way_when_the_fence_came_is_found(
         erasing = asyncio.ensure_future(erase(eraser, a_user()))
         await asyncio.wait([erasing], timeout=0.3)
         assert not erasing.done(), "it waits for the commit"
+        await deployment.books.execute("UPDATE erasures SET lease_until = now()")
+        await eventually(lambda: deployment.books.fetchval("SELECT lease_until > now() FROM erasures"))
         go_on.set()
         await erasing
     assert await everywhere.find(CANARY, USER) == []
