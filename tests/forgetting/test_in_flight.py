@@ -47,7 +47,8 @@ async def test_a_running_turn_is_stopped_its_money_stays_and_its_words_go(
             return bool(await deployment.deltas(job_id))
 
         await eventually(speaking)
-        await erase(eraser, a_user())
+        counts = await erase(eraser, a_user())
+        assert counts["redis_jobs"] == 2, "the follower at once, the other one when its worker had ended it"
         assert await state_of(deployment, job_id) is None
         assert await state_of(deployment, follower) is None
         assert await everywhere.find(CANARY, USER) == []
@@ -218,6 +219,26 @@ async def test_a_commit_that_was_under_way_when_the_fence_came_is_found(
         go_on.set()
         await erasing
     assert await everywhere.find(CANARY, USER) == []
+
+
+async def test_a_conversation_that_is_found_late_is_fenced_and_erased_too(
+    deployment: Deployment, eraser: Eraser, everywhere: Everywhere, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The books do not say that it is the user's; Redis says so when they have been gone through."""
+    late = Whom(tenant=TENANT, user=None, conversations=["conv-9e21"])
+    async with deployment.worker():
+        await deployment.ended(await deployment.say(CANARY, user=None, conversation="conv-9e21"))
+    apart = ErasingBooks.apart
+
+    async def owned(self: ErasingBooks, *args: Any) -> object:
+        await deployment.commands.run("SET", keys.owner(TENANT, "conv-9e21"), USER)
+        return await apart(self, *args)
+
+    monkeypatch.setattr(ErasingBooks, "apart", owned)
+    await erase(eraser, a_user())
+    assert await everywhere.find(CANARY, "conv-9e21", USER) == []
+    fences = await deployment.books.fetch("SELECT subject FROM erasure_fences")
+    assert set(eraser._seals.subjects(late)) < {row["subject"] for row in fences}
 
 
 async def test_a_turn_that_greets_late_writes_nobody_down(
