@@ -205,7 +205,7 @@ async def test_money_of_a_user_who_is_back_is_counted_when_nobody_spends_any_mor
     eventually: Eventually,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Last month's too; what their new job has cost may not be in the ledger yet. Once more where somebody was quicker."""
+    """Last month's too; what their new job costs may not be in the ledger yet. Once more where somebody was quicker."""
     set_spent, tried = Flight.set_spent, list[int]()
 
     async def once_too_late(self: Flight, *args: Any) -> bool:
