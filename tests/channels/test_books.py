@@ -98,9 +98,7 @@ async def app(with_keys: Database) -> Any:
     await pool.close()
 
 
-async def test_a_message_shows_the_furthest_of_its_states_whatever_their_order(
-    with_keys: Database, app: Pool
-) -> None:
+async def test_a_message_shows_the_furthest_of_its_states_whatever_their_order(with_keys: Database, app: Pool) -> None:
     def told(state: str, at_us: int) -> dict[str, Any]:
         return {"channel": "ch-1", "message_id": "wamid.1", "state": state, "at_us": at_us, "received_us": now_us()}
 
