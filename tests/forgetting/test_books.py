@@ -1,5 +1,6 @@
 """The steps of an erasure in Postgres, each by itself: what it takes, and what came later."""
 
+import asyncio
 import json
 from datetime import datetime, timedelta
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 from ops.users.books import ErasingBooks
 from ops.users.whom import Whom
 from shared.db import Pool
+from tests.conftest import Eventually
 from tests.turn.deployment import TENANT, Deployment
 
 USER = "whatsapp:16505559917734"
@@ -245,6 +247,20 @@ async def test_the_place_of_filling_a_model_is_moved_for_its_own_tenant_only(
         "SELECT filled_tenant, filled_user, filled_item FROM embedding_models ORDER BY 1"
     )
     assert [tuple(row) for row in rows] == [(TENANT, "", 0), ("other", USER, 5)]
+
+
+async def test_a_run_that_is_just_coming_to_the_user_writes_its_place_first(
+    deployment: Deployment, books: ErasingBooks, ops_pool: Pool, eventually: Eventually
+) -> None:
+    await deployment.books.execute("INSERT INTO embedding_models (name, dimensions, state) VALUES ('m', 8, 'retired')")
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    async with deployment.books.transaction():
+        place = "UPDATE embedding_models SET filled_tenant = $1, filled_user = $2, filled_item = 5"
+        await deployment.books.execute(place, TENANT, USER)
+        erasing = asyncio.create_task(books.apart(a_user(), 1, "tests"))
+        await eventually(lambda: ops_pool.fetchval(waiting))
+    await erasing
+    assert await deployment.books.fetchval("SELECT filled_user FROM embedding_models") == ""
 
 
 async def test_who_takes_an_erasure_over_has_it_alone(
