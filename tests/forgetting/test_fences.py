@@ -13,7 +13,7 @@ from shared.db import Pool
 from shared.ids import uuid7
 from sql import queries
 from tests.conftest import Database, Eventually
-from tests.sql.shapes import CREATED_US, a_call, a_turn
+from tests.sql.shapes import CREATED_US, a_call, a_failed_call, a_turn
 from tests.turn.deployment import TENANT
 
 GONE, HERE = "a" * 32, "b" * 32
@@ -50,6 +50,16 @@ async def test_calls_lose_a_user_who_was_erased_since_their_job_was_admitted(app
     [scrubbed] = await asked(app, "scrub_calls", [call | gone | {"admitted_us": CREATED_US}])
     assert (scrubbed["user_id"], scrubbed["conversation_id"], scrubbed["cost_nano_usd"]) == (None, "", 5)
     assert await asked(app, "scrub_calls", []) == []
+
+
+@pytest.mark.parametrize("query", ["end_attempt", "book_calls"])
+async def test_attempts_are_booked_without_whoever_was_erased(
+    app: asyncpg.Connection, ops_pool: Pool, query: str
+) -> None:
+    call = a_failed_call(a_turn()) | {"subjects": [GONE], "admitted_us": BEFORE}
+    await app.fetch(queries[query], TENANT, json.dumps([call]))
+    [booked] = await ops_pool.fetch("SELECT * FROM llm_calls")
+    assert (booked["user_id"], booked["conversation_id"], booked["cost_nano_usd"]) == (None, "", call["cost_nano_usd"])
 
 
 async def test_ends_of_somebody_else_of_later_or_of_an_older_worker_are_written_as_they_are(
