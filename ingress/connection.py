@@ -3,8 +3,11 @@
 `switchboard ingress` serves with it. All of HTTP stays uvicorn's, which makes a request's cycle; only the start of the
 application waits until the bytes at hand are read. A message that came whole is then offered to `ingress.plain`;
 whatever that does not take, and all that is not simply accepted, goes to the application as ever.
+
+One timer stands for all the pauses of a connection, where uvicorn sets and cancels one for each answer.
 """
 
+import asyncio
 from typing import Any, cast
 
 import structlog
@@ -28,6 +31,9 @@ class Connection(HttpToolsProtocol):
         self._plain: PlainMessages | None = self.app_state.get(STATE)
         self._reading = False
         self._held: RequestResponseCycle | None = None
+        self._idle_since_s: float | None = None
+        """Time of the loop; None: a request is on its way in or being answered."""
+        self._closing: asyncio.TimerHandle | None = None
 
     def data_received(self, data: bytes) -> None:
         self._reading = self._plain is not None
@@ -47,6 +53,42 @@ class Connection(HttpToolsProtocol):
     def _start(self, cycle: RequestResponseCycle, app: Any) -> None:
         """The way of uvicorn. (Any: its own types and Starlette's of the same things are not the same.)"""
         super()._start_asgi_task(cycle, app)
+
+    # --- keep-alive -------------------------------------------------------------------------------------------------
+
+    def _unset_keepalive_if_required(self) -> None:
+        # Called by uvicorn when bytes come, and when an answer is complete.
+        self._idle_since_s = None
+
+    def on_response_complete(self) -> None:
+        # In full, because uvicorn's own sets its timer here.
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+            return
+        self._idle_since_s = self.loop.time()
+        if self._closing is None:
+            self._closing = self.loop.call_later(self.timeout_keep_alive, self._close_if_idle)
+
+    def _close_if_idle(self) -> None:
+        self._closing = None
+        if self._idle_since_s is None:  # the next answer sets it again
+            return
+        left_s = self._idle_since_s + self.timeout_keep_alive - self.loop.time()
+        if left_s > 0:
+            self._closing = self.loop.call_later(left_s, self._close_if_idle)
+        else:
+            self.timeout_keep_alive_handler()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._closing is not None:
+            self._closing.cancel()
+        super().connection_lost(exc)
+
+    # --- plain messages ---------------------------------------------------------------------------------------------
 
     def _begun(self, cycle: RequestResponseCycle) -> bool:
         """False: it is the application's."""

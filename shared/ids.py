@@ -2,7 +2,6 @@
 
 import os
 import time
-from functools import lru_cache
 from typing import NewType
 from uuid import UUID
 
@@ -10,10 +9,8 @@ JobId = NewType("JobId", str)
 TenantId = NewType("TenantId", str)
 UserId = NewType("UserId", str)
 
-_last_ns = 0
 _MS_NS, _SLOT_NS = 1_000_000, 245  # a slot is just over 1e6 / 4096 ns: one step always reaches the next value of rand_a
-_VARIANT = dict(zip("0123456789abcdef", "89ab" * 4, strict=True))
-"""The digit with the two bits of the variant set, and two of the four it had."""
+_RAND_A = [f"{value:03x}-" for value in range(4096)]
 
 
 class _Entropy:
@@ -39,16 +36,26 @@ class _Entropy:
     def tail(self) -> str:
         """The last two groups of a UUID: the variant, then 62 random bits."""
         if not self._tails:
-            page, variant = os.urandom(self.PAGE_BYTES).hex(), _VARIANT
-            self._tails = [
-                f"{variant[page[at]]}{page[at + 1 : at + 4]}-{page[at + 4 : at + 16]}" for at in range(0, len(page), 16)
-            ]
+            count = self.PAGE_BYTES // 8
+            drawn = int.from_bytes(os.urandom(2 * count)) & int.from_bytes(b"\x3f\xff" * count)
+            variants = (drawn | int.from_bytes(b"\x80\x00" * count)).to_bytes(2 * count)
+            pairs = zip(_groups(variants, 2), _groups(os.urandom(6 * count), 6), strict=True)
+            self._tails = list(map("-".join, pairs))
         return self._tails.pop()
+
+
+def _groups(page: bytes, n_bytes: int) -> list[str]:
+    return page.hex("-", n_bytes).split("-")
 
 
 _entropy = _Entropy()
 random_hex = _entropy.hex
 """So many random bytes, as lower-case hexadecimal text."""
+
+
+_last_ns = 0
+_first_groups = -1, ""
+"""A Unix ms, and what an id made in it begins with: a process makes many in one."""
 
 
 def uuid7() -> str:
@@ -57,18 +64,13 @@ def uuid7() -> str:
     48 bits of Unix milliseconds, then the sub-millisecond part in the 12 bits of `rand_a` (RFC 9562 §6.2,
     method 3), then 62 random bits. Two calls in one 1/4096 ms slot advance the clock by one slot.
     """
-    global _last_ns  # noqa: PLW0603 - the one clock of the process
-    now_ns = time.time_ns()
-    now_ns = max(now_ns, _last_ns + _SLOT_NS)
-    _last_ns = now_ns
-    rest_ns = now_ns % _MS_NS
-    return f"{_of_ms(now_ns // _MS_NS)}{rest_ns * 4096 // _MS_NS:03x}-{_entropy.tail()}"
-
-
-@lru_cache(maxsize=2)  # a process makes many ids in a millisecond
-def _of_ms(unix_ms: int) -> str:
-    clock = f"{unix_ms:012x}"
-    return f"{clock[:8]}-{clock[8:]}-7"
+    global _last_ns, _first_groups  # noqa: PLW0603 - the one clock of the process
+    _last_ns = now_ns = max(time.time_ns(), _last_ns + _SLOT_NS)
+    unix_ms, rest_ns = divmod(now_ns, _MS_NS)
+    if _first_groups[0] != unix_ms:
+        clock = f"{unix_ms:012x}"
+        _first_groups = unix_ms, f"{clock[:8]}-{clock[8:]}-7"
+    return f"{_first_groups[1]}{_RAND_A[rest_ns * 4096 // _MS_NS]}{_entropy.tail()}"
 
 
 def is_uuid(text: str) -> bool:

@@ -30,8 +30,10 @@ local function append_numbered(id, seq, kind, data, max_events)
   redis.call('XADD', 'sb:events:' .. id, 'MAXLEN', max_events, int(seq) .. '-0', 't', kind, 'd', data)
 end
 
-local function append_event(id, kind, data, max_events)
-  append_numbered(id, redis.call('HINCRBY', 'sb:job:' .. id, 'seq', 1), kind, data, max_events)
+local function append_event(id, kind, data, max_events) -- its number
+  local seq = redis.call('HINCRBY', 'sb:job:' .. id, 'seq', 1)
+  append_numbered(id, seq, kind, data, max_events)
+  return seq
 end
 
 local function bump(hash, tenant, by)

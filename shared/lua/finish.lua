@@ -4,7 +4,8 @@
 -- KEYS  1 queue
 -- ARGV  1 worker · 2 max_events · 3 result_ttl_s · 4 claim n (0: none) · 5 in_progress_ms · then per job:
 --       id · claim · verb · delay_ms · keep_ms (in-progress key outlives an end; -1: no) · posted (1: Postgres has
---       its ledger rows) · result (arq's; '' none) · result_ms (0: forever) · n · n × (record field, value)
+--       its ledger rows) · result (arq's; '' none) · result_ms (0: forever) · text (JSON of a last message.delta; '' none)
+--       · n · n × (record field, value)
 --       verb  end      the job is over; the record's `state` says how
 --             retry    again after delay_ms, at its own place
 --             release  handed back at its place; the attempt does not count
@@ -86,17 +87,18 @@ local function finish(id, at, last)
     ARGV[at + 4]
   local v = redis.call('HMGET', 'sb:job:' .. id, 'tenant', 'conv', 'seq', 'taken', 'cancel')
   over[#over + 1] = id
+  if v[1] and ARGV[at + 6] ~= '' then v[3] = append_event(id, 'message.delta', ARGV[at + 6], max_events) end
   if verb == 'end' and keep_ms >= 0 then redis.call('PEXPIRE', 'arq:in-progress:' .. id, keep_ms)
   else keys[#keys + 1] = 'arq:in-progress:' .. id end
   if posted == '1' and v[1] then keys[#keys + 1] = 'sb:calls:' .. id end
   if verb ~= 'end' then
     put_back(id, verb, delay_ms, v[1], v[5])
-    if v[1] then repeat_turn(id, verb, delay_ms, at + 7, last) end
+    if v[1] then repeat_turn(id, verb, delay_ms, at + 8, last) end
     return
   end
   ended[#ended + 1] = id
   keys[#keys + 1] = 'arq:job:' .. id
-  if v[1] then end_turn(id, v, at + 7, last) else keys[#keys + 1] = 'arq:retry:' .. id end
+  if v[1] then end_turn(id, v, at + 8, last) else keys[#keys + 1] = 'arq:retry:' .. id end
   if result ~= '' then
     if ARGV[at + 5] ~= '0' then redis.call('SET', 'arq:result:' .. id, result, 'PX', ARGV[at + 5])
     else redis.call('SET', 'arq:result:' .. id, result) end
@@ -106,7 +108,7 @@ end
 local ids, starts, i = {}, {}, 6
 while ARGV[i] do
   ids[#ids + 1], starts[#starts + 1] = ARGV[i], i
-  i = i + 9 + 2 * tonumber(ARGV[i + 8])
+  i = i + 10 + 2 * tonumber(ARGV[i + 9])
 end
 starts[#starts + 1] = i
 local verdicts, mine = {}, {}

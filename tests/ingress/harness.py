@@ -110,7 +110,7 @@ class Worker:
             fields += ["reply", reply]
         claim = self.claims.pop(job_id)
         argv: list[Any] = [self.name, 2_000, 3_600, 0, 60_000]
-        argv += [job_id, claim, "end", 0, -1, 0, "", 0, len(fields) // 2, *fields]
+        argv += [job_id, claim, "end", 0, -1, 0, "", 0, "", len(fields) // 2, *fields]
         verdicts, _claimed = await Script("finish")(self.commands, self._keys, argv)
         assert verdicts == [b"OK"]
 

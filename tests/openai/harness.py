@@ -90,7 +90,7 @@ async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> Non
 async def begin_anew(hands: Worker, job_id: str) -> None:
     """Handed back and taken again, as by a worker that leaves."""
     argv: list[Any] = [hands.name, 2_000, 3_600, 0, 60_000]
-    argv += [job_id, hands.claims.pop(job_id), "release", 0, -1, 0, "", 0, 0]
+    argv += [job_id, hands.claims.pop(job_id), "release", 0, -1, 0, "", 0, "", 0]
     verdicts, _ = await Script("finish")(hands.commands, [keys.queue("default")], argv)
     assert verdicts == [b"OK"]
     assert await hands.claim() == [job_id]

@@ -34,6 +34,13 @@ async def claimed(bench: Bench, n: int) -> list[Claimed]:
     return await bench.claim("w")
 
 
+async def sent(emitter: Emitter, *jobs: Claimed) -> None:
+    """Returns when Redis has answered all that was sent of what they said."""
+    for job in jobs:
+        if (call := emitter.under_way(job)) is not None:
+            await asyncio.wait([call])
+
+
 async def shown(bench: Bench, job: Claimed) -> list[str]:
     events = await bench.redis.xrange(f"sb:events:{job.id}")
     return [msgspec.json.decode(e[b"d"])["delta"] for _, e in events if e[b"t"] == b"message.delta"]
@@ -51,11 +58,13 @@ async def test_the_first_piece_leaves_at_once_and_the_rest_in_order_and_together
         emitter.text(job, piece)
         await asyncio.sleep(0)
     assert await eventually(lambda: len(scripts.calls) == 1), "the first, without a minute's wait"
-    await emitter.flush(job)
+    await sent(emitter, job)
+    assert await bench.finish(job, "end", text=emitter.rest(job))
     said = await shown(bench, job)
     assert "".join(said) == "".join(pieces)
     assert said[0].startswith("0 ")
-    assert len(said) == len(scripts.calls) == 2
+    assert len(said) == 2
+    assert scripts.calls == [1]
 
 
 async def test_calls_keep_their_distance_however_many_jobs_speak(bench: Bench) -> None:
@@ -78,8 +87,7 @@ async def test_calls_keep_their_distance_however_many_jobs_speak(bench: Bench) -
     assert len(scripts.calls) <= len(sent_at) <= 6
     assert min(later - earlier for earlier, later in pairwise(sent_at)) > INTERVAL_S * 0.99
     assert scripts.calls[1] == 20
-    for job in jobs:
-        await emitter.flush(job)
+    await sent(emitter, *jobs)
 
 
 async def test_pieces_do_not_overtake_each_other(bench: Bench) -> None:
@@ -98,37 +106,39 @@ async def test_pieces_do_not_overtake_each_other(bench: Bench) -> None:
     emitter.text(job, "first ")
     await held_up.wait()
     emitter.text(job, "second")
-    flushing = asyncio.ensure_future(emitter.flush(job))
+    taking_back = asyncio.ensure_future(emitter.take_back(job))  # which sends the second at once
     await bench.redis.ping()
     await bench.redis.ping()
     go.set()
-    await flushing
+    await taking_back
     assert await shown(bench, job) == ["first ", "second"]
 
 
-async def test_an_attempt_that_was_taken_over_learns_it_and_its_text_is_not_shown(bench: Bench) -> None:
+async def test_an_attempt_that_was_taken_over_learns_it_and_its_text_is_not_shown(
+    bench: Bench, eventually: Eventually
+) -> None:
     (job,) = await claimed(bench, 1)
     await bench.kill("w")
     await bench.join("other")
     (again,) = await bench.claim("other")
     emitter = Emitter(bench.scripts())
     emitter.text(job, "stale")
-    await emitter.flush(job)
-    assert job.lost
+    assert await eventually(lambda: job.lost)
     assert not again.lost
+    assert not await bench.finish(job, "end", text="stale too")
     assert await shown(bench, job) == []
 
 
-async def test_a_new_attempt_starts_the_text_anew_for_its_readers(bench: Bench) -> None:
+async def test_a_new_attempt_starts_the_text_anew_for_its_readers(bench: Bench, eventually: Eventually) -> None:
     (job,) = await claimed(bench, 1)
     emitter = Emitter(bench.scripts())
     emitter.text(job, "half a rep")
-    await emitter.flush(job)
+    assert await eventually(lambda: bench.redis.exists(f"sb:events:{job.id}"))
     await bench.kill("w")
     await bench.join("other")
     (again,) = await bench.claim("other")
     emitter.text(again, "whole reply")
-    await emitter.flush(again)
+    assert await bench.finish(again, "end", text=emitter.rest(again))
     newest, events = await read_events(bench.commands, job.id)
     assert [event.seq for event in events] == list(range(1, newest + 1))
     assert [event.type for event in events] == [
@@ -137,11 +147,58 @@ async def test_a_new_attempt_starts_the_text_anew_for_its_readers(bench: Bench) 
         "attempt.reset",
         "job.started",
         "message.delta",
+        "job.ended",
     ]
 
 
-async def test_flushing_a_job_that_said_nothing_asks_nothing(bench: Bench) -> None:
+async def test_an_attempt_that_is_repeated_has_shown_its_last_words(bench: Bench) -> None:
     (job,) = await claimed(bench, 1)
-    scripts = Watched(bench.scripts())
-    await Emitter(scripts).flush(job)
-    assert scripts.calls == []
+    assert await bench.finish(job, "retry", text="half a rep")
+    _, events = await read_events(bench.commands, job.id)
+    assert [(event.seq, event.type) for event in events] == [
+        (1, "job.started"),
+        (2, "message.delta"),
+        (3, "job.retrying"),
+    ]
+
+
+async def test_an_end_takes_the_rest_along_after_what_is_under_way(bench: Bench, eventually: Eventually) -> None:
+    said, go, emit, calls = asyncio.Event(), asyncio.Event(), QueueScripts.emit, list[int]()
+
+    async def turn(job: Claimed) -> None:
+        worker.emitter.text(job, "first ")
+        await said.wait()
+        worker.emitter.text(job, "second")
+
+    async def slow(worker: str, events: Sequence[tuple[str, str, str, str]]) -> set[str]:
+        calls.append(len(events))
+        said.set()
+        await go.wait()
+        return await emit(scripts, worker, events)
+
+    worker = bench.build(turn)
+    worker._open()
+    scripts = worker.scripts
+    replace(scripts, emit=slow)
+    async with bench.run(worker):
+        job_id = await bench.accept()
+        await said.wait()
+        assert await eventually(lambda: worker.jobs_complete == 1)
+        await bench.redis.ping()
+        assert not (await bench.record(job_id)).state.ended
+        go.set()
+        assert await eventually(lambda: over(bench, job_id))
+    _, events = await read_events(bench.commands, job_id)
+    assert [event.type for event in events] == ["job.started", "message.delta", "message.delta", "job.ended"]
+    assert calls == [1]
+
+
+async def over(bench: Bench, job_id: str) -> bool:
+    return (await bench.record(job_id)).state.ended
+
+
+async def test_a_job_that_said_nothing_has_nothing_to_wait_for(bench: Bench) -> None:
+    (job,) = await claimed(bench, 1)
+    emitter = Emitter(bench.scripts())
+    assert emitter.under_way(job) is None
+    assert emitter.rest(job) == ""

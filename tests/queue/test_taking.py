@@ -142,15 +142,15 @@ async def test_an_attempt_that_breaks_is_logged_and_repeated(
     job_id = await bench.accept()
     worker = bench.build(nothing, poll_delay=0.05)
     worker._open()
-    flush, broken = worker.emitter.flush, list[str]()
+    rest, broken = worker.emitter.rest, list[str]()
 
-    async def break_once(job: Claimed) -> None:
+    def break_once(job: Claimed) -> str:
         if not broken:
             broken.append(job.id)
             raise RuntimeError("a fault of ours")
-        await flush(job)
+        return rest(job)
 
-    replace(worker.emitter, spoke=lambda _job: True, flush=break_once)  # a fault in our own machinery
+    replace(worker.emitter, rest=break_once)  # a fault in our own machinery
     async with bench.run(worker):
         assert await eventually(lambda: ended(bench, [job_id]))
     assert bench.started == [job_id, job_id]

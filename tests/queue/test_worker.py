@@ -112,20 +112,19 @@ async def test_an_end_under_way_is_told_whatever_stops_the_worker_meanwhile(
 ) -> None:
     worker = bench.build(nothing)
     worker._open()
-    flush, flushing, go = worker.emitter.flush, asyncio.Event(), asyncio.Event()
+    concluding, said = asyncio.Event(), asyncio.get_running_loop().create_future()
 
-    async def slow_flush(job: Claimed) -> None:
-        flushing.set()
-        await go.wait()
-        await flush(job)
+    def under_way(_job: Claimed) -> "asyncio.Future[None]":
+        concluding.set()
+        return said
 
-    replace(worker.emitter, spoke=lambda _job: True, flush=slow_flush)  # the end takes its time
+    replace(worker.emitter, under_way=under_way)  # the end takes its time
     running = asyncio.ensure_future(worker.async_run())
     job_id = await bench.accept()
-    await flushing.wait()
+    await concluding.wait()
     closing = asyncio.ensure_future(worker.close())
     await asyncio.wait([running])
-    go.set()
+    said.set_result(None)
     await closing
     assert (await bench.record(job_id)).state == JobState.SUCCEEDED
     assert bench.started == [job_id]

@@ -15,7 +15,7 @@ from arq.constants import retry_key_prefix
 from arq.jobs import SerializationError, deserialize_job_raw, serialize_result
 from arq.utils import args_to_string, ms_to_datetime, to_ms, truncate
 from arq.worker import JobExecutionFailed, Retry, RetryJob
-from msgspec import Struct, field
+from msgspec import Struct, field, structs
 
 from workers.queue.scripts import Claimed, Finish
 from workers.queue.verdicts import Again, Ended
@@ -73,8 +73,8 @@ async def run(worker: "LeaseWorker", job: Claimed) -> None:
         if refusal is None:
             await _hook(worker.on_job_end, ctx)
     finally:  # what the job did is done, whatever stops us now
-        if worker.emitter.spoke(job):
-            told = await _uninterrupted(_conclude(worker, attempt, end))
+        if (said := worker.emitter.under_way(job)) is not None:
+            told = await _uninterrupted(_conclude(worker, attempt, end, said))
         else:
             told = _tell(worker, attempt, end)
     if told is not None and worker.after_job_end is not None and await asyncio.shield(told):
@@ -86,15 +86,19 @@ async def tell_of_unstarted(worker: "LeaseWorker", job_id: str, state: str) -> N
     await _hook(worker.after_job_end, {**worker.ctx, "job_id": job_id, "job_try": 0, "state": state})
 
 
-async def _conclude(worker: "LeaseWorker", attempt: Attempt, end: Finish | None) -> "asyncio.Future[bool] | None":
-    await worker.emitter.flush(attempt.job)
+async def _conclude(
+    worker: "LeaseWorker", attempt: Attempt, end: Finish | None, said: "asyncio.Future[None]"
+) -> "asyncio.Future[bool] | None":
+    """After what was `said`, which Redis has not answered yet."""
+    await asyncio.wait([said])
     return _tell(worker, attempt, end)
 
 
 def _tell(worker: "LeaseWorker", attempt: Attempt, end: Finish | None) -> "asyncio.Future[bool] | None":
     """The task need not wait for Redis to answer: the worker does, and frees the slot then."""
+    text = worker.emitter.rest(attempt.job)
     if end is not None and not attempt.job.lost:
-        return worker.finish(attempt.job, end)
+        return worker.finish(attempt.job, structs.replace(end, text=text) if text else end)
     logger.warning("%s was no longer ours when it ended", attempt.ref)
     return None
 

@@ -1,18 +1,19 @@
 """Text on its way to readers: what all running jobs have to say goes out in one call, at most 20 times a second.
 
-The first piece after a pause leaves at once, so that the first token is not delayed. A lost piece is not repeated: the
-whole reply is in the job record at the end.
+The first piece after a pause leaves at once, so that the first token is not delayed. What a job said last goes with its
+end, in the same call. A lost piece is not repeated: the whole reply is in the job record at the end.
 """
 
 import asyncio
 import logging
+from functools import partial
 from typing import Any
 
 import msgspec
 
 from shared.errors import Unavailable
 from shared.wire import EventType
-from workers.queue.scripts import Claimed, QueueScripts
+from workers.queue.scripts import Claimed, QueueScripts, delta
 
 logger = logging.getLogger("switchboard.emit")
 
@@ -20,38 +21,39 @@ INTERVAL_S = 0.05
 
 
 class Emitter:
-    """`text(job, piece)` never waits; `flush(job)` returns when everything it said has left."""
+    """`text(job, piece)` never waits. A job's end takes its `rest` along, once what it said before is `under_way` no
+    more."""
 
     def __init__(self, scripts: QueueScripts) -> None:
         self._scripts = scripts
         self._texts: dict[str, tuple[Claimed, list[str]]] = {}
-        self._spoke: set[str] = set()
+        self._carried: dict[str, asyncio.Task[None]] = {}
+        """By job: the last call that carries something of it, until Redis has answered."""
         self._timer: asyncio.TimerHandle | None = None
         self._sent_at = 0.0
         self._sending: asyncio.Task[None] | None = None
 
     def text(self, job: Claimed, piece: str) -> None:
-        self._spoke.add(job.id)
         self._texts.setdefault(job.id, (job, []))[1].append(piece)
         if self._timer is None:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_at(max(loop.time(), self._sent_at + INTERVAL_S), self._start)
 
-    def spoke(self, job: Claimed) -> bool:
-        """Whether `job` said anything that `flush` has not seen off."""
-        return job.id in self._spoke
+    def rest(self, job: Claimed) -> str:
+        """What `job` said that is not sent yet: from here on its caller's to send."""
+        _, pieces = self._texts.pop(job.id, (job, ()))
+        return "".join(pieces)
 
-    async def flush(self, job: Claimed) -> None:
-        """Returns when everything `job` said has left; at once when it said nothing."""
-        if job.id in self._texts:
-            self._start()
-        if job.id in self._spoke and self._sending is not None:
-            await asyncio.shield(self._sending)
-        self._spoke.discard(job.id)
+    def under_way(self, job: Claimed) -> "asyncio.Future[None] | None":
+        """Done when Redis has answered all that was sent of what `job` said; never raises. None: it has."""
+        return self._carried.get(job.id)
 
     async def take_back(self, job: Claimed) -> None:
         """Tells readers that what `job` has said is void; what it says next comes after that."""
-        await self.flush(job)
+        if job.id in self._texts:
+            self._start()
+        if (call := self.under_way(job)) is not None:
+            await asyncio.wait([call])
         data = msgspec.json.encode({"attempt": job.attempt}).decode()
         try:
             lost = await self._scripts.emit(job.worker, [(job.id, job.claim, EventType.RESET.value, data)])
@@ -64,18 +66,25 @@ class Emitter:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._sent_at = asyncio.get_running_loop().time()
         if self._texts:
+            self._sent_at = asyncio.get_running_loop().time()
             before, texts, self._texts = self._sending, self._texts, {}
             self._sending = asyncio.ensure_future(self._send(before, texts))
+            self._carried |= dict.fromkeys(texts, self._sending)
+            self._sending.add_done_callback(partial(self._sent, list(texts)))
+
+    def _sent(self, jobs: list[str], call: "asyncio.Task[None]") -> None:
+        for job_id in jobs:
+            if self._carried.get(job_id) is call:
+                del self._carried[job_id]
 
     async def _send(self, before: "asyncio.Task[None] | None", texts: dict[str, tuple[Claimed, list[str]]]) -> None:
         if before is not None:
             await asyncio.wait([before])  # pieces of one job must not overtake each other
         by_worker: dict[str, list[tuple[str, str, str, str]]] = {}
         for job, pieces in texts.values():
-            data = msgspec.json.encode({"delta": "".join(pieces)}).decode()
-            by_worker.setdefault(job.worker, []).append((job.id, job.claim, EventType.DELTA.value, data))
+            event = (job.id, job.claim, EventType.DELTA.value, delta("".join(pieces)))
+            by_worker.setdefault(job.worker, []).append(event)
         for worker, events in by_worker.items():
             try:
                 lost: Any = await self._scripts.emit(worker, events)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+import msgspec
 from msgspec import Struct, field
 from redis.exceptions import ConnectionError as RedisConnectionError
 
@@ -81,12 +82,20 @@ class Finish(Struct, frozen=True):
     posted: bool = True
     result: bytes = b""
     result_ms: int = 0
+    text: str = ""
+    """What the attempt said last, for its readers."""
     fields: Fields = field(default_factory=dict)
 
     def argv(self) -> list[Argument]:
         flat = [part for pair in self.fields.items() for part in pair]
         head: list[Argument] = [self.id, self.claim, self.verb, self.delay_ms, self.keep_ms, int(self.posted)]
-        return [*head, self.result, self.result_ms, len(self.fields), *flat]
+        text = delta(self.text) if self.text else ""
+        return [*head, self.result, self.result_ms, text, len(self.fields), *flat]
+
+
+def delta(text: str) -> str:
+    """The data of a `message.delta`."""
+    return msgspec.json.encode({"delta": text}).decode()
 
 
 class _OneByOne(Commands):
