@@ -75,7 +75,7 @@ async def _remember(ops: Pool, model: int, sample: Sample, embed: Embed) -> None
     )  # the last chunks of all conversations stay as they are
     while (found := await store.claim(ops, model, 64)).items:
         vectors = [str(list(vector)) for vector in await embed(found.texts)]
-        await ops.execute(queries["write_memory_embeddings"], model, found.items, found.versions, vectors)
+        await ops.execute(queries["write_embeddings"], model, found.items, found.versions, vectors)
     await ops.execute("ANALYZE")
 
 

@@ -138,9 +138,7 @@ async def _write(ops: Pool) -> list[Row]:
     await ops.execute("UPDATE memory_pending SET due_at = now()")
     vectors, embedded, began_s = [str(_vector(draw)) for _ in range(64)], 0, time.perf_counter()
     while (found := await store.claim(ops, 1, 64)).items:
-        await ops.execute(
-            queries["write_memory_embeddings"], 1, found.items, found.versions, vectors[: len(found.items)]
-        )
+        await ops.execute(queries["write_embeddings"], 1, found.items, found.versions, vectors[: len(found.items)])
         embedded += len(found.items)
     embedded_s = time.perf_counter() - began_s
     return [

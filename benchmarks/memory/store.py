@@ -118,5 +118,5 @@ class Found(NamedTuple):
 
 
 async def claim(ops: Pool, model: int, limit: int) -> Found:
-    rows = await ops.fetch(queries["claim_memory_texts"], model, limit, 600)
+    rows = await ops.fetch(queries["claim_embeddings"], model, limit, 600)
     return Found([row["item_id"] for row in rows], [row["version"] for row in rows], [row["text"] for row in rows])

@@ -26,6 +26,7 @@ from ingress.strangers import Strangers
 from ops.alerts.books import AlertBooks
 from ops.channels.books import ChannelBooks
 from ops.console.load import Load
+from ops.console.naming import Named
 from ops.console.openapi.operations import CONSOLE
 from ops.console.routes.alerts import AlertResource, list_alert_events, list_alerts, test_alert
 from ops.console.routes.channels import (
@@ -126,9 +127,9 @@ ROUTES = [
     Route("/v1/channels/{channel_id}/rotate", rotate_channel, methods=["POST"]),
     Route("/v1/channels/{channel_id}/resume", resume_channel, methods=["POST"]),
     Route("/v1/channels/{channel_id}/kept", list_kept, methods=["GET"]),
-    Route("/v1/users/{user_id}/profile", ProfileResource),
-    Route("/v1/users/{user_id}/facts", FactsResource),
-    Route("/v1/users/{user_id}/facts/{topic}", FactResource),
+    Named("/v1/users/{user_id}/profile", ProfileResource),
+    Named("/v1/users/{user_id}/facts", FactsResource),
+    Named("/v1/users/{user_id}/facts/{topic}", FactResource),
     Route("/v1/usage", show_usage),
     Route("/v1/endpoints", EndpointsResource),
     Route("/v1/endpoints/{endpoint_id}", EndpointResource),
@@ -142,9 +143,9 @@ ROUTES = [
     Route("/v1/alerts/{name}/test", test_alert, methods=["POST"]),
     Route("/v1/alert-events", list_alert_events),
     Route("/v1/users", list_users),
-    Route("/v1/users/{user_id}", UserResource),
-    Route("/v1/users/{user_id}/export", export_user),
-    Route("/v1/conversations/{conversation_id}", erase_conversation, methods=["DELETE"]),
+    Named("/v1/users/{user_id}", UserResource),
+    Named("/v1/users/{user_id}/export", export_user),
+    Named("/v1/conversations/{conversation_id}", erase_conversation, methods=["DELETE"]),
     Route("/v1/erasures/{erasure_id}", get_erasure),
 ]
 

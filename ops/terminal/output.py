@@ -52,11 +52,15 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 
 def plain(value: Any) -> str:
-    """One line without control characters, which a terminal would obey."""
-    if isinstance(value, list):
-        value = ",".join(map(str, value))
-    text = "" if value is None else str(value)
+    """One line without control characters, which a terminal would obey; a document as JSON."""
+    text = ",".join(map(_text, value)) if isinstance(value, list) else _text(value)
     return "".join(c if c.isprintable() else " " for c in text) or "-"
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return as_json(value)
+    return "" if value is None else str(value)
 
 
 def when(unix_us: int) -> str:

@@ -30,10 +30,6 @@ SELECT note_inbound($1, unless_erased_inbound($1, $2)) AS noted
 -- What came in and is no message (JSON), the newest first: $1 tenant, $2 channel, $3 limit.
 SELECT kept FROM list_inbound_kept($1, $2, $3) AS kept
 
--- name: message_states
--- What became of a message that was sent (JSON) or NULL: $1 tenant, $2 channel, $3 the provider's id of it.
-SELECT message_states($1, $2, $3) AS states
-
 -- name: resume_channel
 -- Ends its pause; the channel (JSON) or NULL: $1 tenant or NULL for any, $2 id, $3 by whom.
 SELECT resume_channel($1, $2, $3) AS channel

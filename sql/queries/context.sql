@@ -10,8 +10,8 @@ FROM turn_context($1, $2, $3, $4, $5) AS c,
 SELECT turn_memory($1, $2, $3, $4, $5, $6, $7, $8, $9) AS memory
 
 -- name: claim_greeting
--- Whether the turn of this job greets the user: $1 tenant, $2 user, $3 job.
-SELECT claim_greeting($1, $2, $3) AS greets
+-- Whether the turn of this job greets the user: $1 tenant, $2 user, $3 job, $4 its subjects (JSON), $5 admitted (Unix µs).
+SELECT claim_greeting($1, $2, $3, $4, $5) AS greets
 
 -- name: claim_memory_tasks
 -- Due tasks (JSON) for a while: $1 how many, $2 seconds.

@@ -13,9 +13,19 @@ from shared.db import open_pool
 from tests.conftest import Database
 from tests.turn.conftest import settings as settings  # noqa: PLC0414 - a fixture, used by its name
 from tests.turn.deployment import TENANT, Deployment
+from workers.background import runner
 from workers.background.opened import memory_minded
 from workers.erasure.subjects import Subjects
 from workers.memory.writer import MemoryWriter
+
+NANO = "gpt-5.4-nano"
+SHOES = {"model": NANO, "reply": "They talked about shoes."}
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever works tasks off looks for them all the time."""
+    monkeypatch.setattr(runner, "POLL_S", 0.02)
 
 
 class Remembering(Deployment):
@@ -34,7 +44,7 @@ class Remembering(Deployment):
     @contextlib.asynccontextmanager
     async def memory(self, **overrides: Any) -> AsyncIterator[None]:
         """Tasks are worked off, as in a delivery process."""
-        given = {"memory_tasks": 1, "memory_models": "openai:gpt-5.4-nano", **overrides}
+        given = {"memory_tasks": 1, "memory_models": f"openai:{NANO}", **overrides}
         settings = self.settings.model_copy(update=given)
         pool = await open_pool(self.ops, 4, environment="development")
         async with memory_minded(settings, self.commands, pool, Subjects([b"k" * 32])):
@@ -49,6 +59,13 @@ class Remembering(Deployment):
             pass
         await pool.close()
 
+    async def long_talk(self, turns: int = 11) -> None:
+        """So many that it is to be summed up, and nothing else."""
+        await self.memory_settings(facts=False)
+        async with self.worker():
+            await self.talk(*(f"message {n}" for n in range(turns)))
+        await self.take_in()
+
     async def hurry(self) -> None:
         """Nobody waits for a quiet minute."""
         await self.books.execute("UPDATE memory_tasks SET due_at = now() WHERE due_at IS NOT NULL")
@@ -61,6 +78,16 @@ class Remembering(Deployment):
         query = "SELECT * FROM memory_tasks WHERE kind = $1 AND conversation_id = $2"
         row = await self.books.fetchrow(query, kind, conversation)
         return dict(row) if row else {}
+
+    async def idle(self, kind: str) -> bool:
+        """Whether such a task was worked off, for now."""
+        task = await self.task(kind)
+        return bool(task) and task["due_at"] is None and task["lease_until"] is None
+
+    async def calls(self, kind: str) -> list[dict[str, Any]]:
+        """What the ledger has of them."""
+        rows = await self.books.fetch("SELECT * FROM llm_calls WHERE kind = $1 ORDER BY call_id", kind)
+        return [dict(row) for row in rows]
 
     async def facts(self, user: str = "u1") -> list[dict[str, Any]]:
         query = "SELECT * FROM user_facts WHERE user_id = $1 ORDER BY valid_from, fact_id"

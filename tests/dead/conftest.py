@@ -12,9 +12,8 @@ from ops.dead.desk import Desk
 from ops.stack.standin import Standin
 from shared.config import Settings
 from shared.db import open_pool
-from sql import queries
 from tests.conftest import Database
-from tests.ingress.harness import sha256
+from tests.keys import give_key
 from tests.turn.deployment import TENANT, Deployment
 
 KEYS = {
@@ -62,7 +61,7 @@ async def desk(deployment: Deployment, database: Database) -> AsyncIterator[Desk
 async def with_keys(database: Database, deployment: Deployment) -> None:
     connection = await asyncpg.connect(database.owner)
     for key, (tenant, scopes) in KEYS.items():
-        await connection.execute(queries["upsert_tenant_key"], tenant, tenant, sha256(key), scopes, "test")
+        await give_key(connection, tenant, key, scopes)
     await connection.close()
 
 

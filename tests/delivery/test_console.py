@@ -18,7 +18,7 @@ from tests.conftest import Database, Eventually
 from tests.delivery.conftest import Owe, Running, states
 from tests.delivery.receiver import Receiver
 from tests.delivery.test_webhooks import is_signed
-from tests.ingress.harness import sha256
+from tests.keys import give_key
 
 PUBLIC = "https://93.184.216.34/hook"
 """An address, so that no name has to be resolved."""
@@ -31,7 +31,7 @@ async def doors(
     """The console's clients by who they are: of acme, of other, an operator."""
     owner = await asyncpg.connect(database.owner)
     for name, tenant, scope in (("acme", "acme", "admin"), ("other", "other", "admin"), ("ops", "other", "operator")):
-        await owner.execute(queries["upsert_tenant_key"], tenant, tenant, sha256(f"sk-key-of-{name}"), [scope], "test")
+        await give_key(owner, tenant, f"sk-key-of-{name}", [scope])
     await owner.close()
     app = create_console(settings)
     async with app.router.lifespan_context(app):

@@ -3,8 +3,8 @@
 import json
 import subprocess
 import sys
+from urllib.parse import quote
 
-import msgspec
 import pytest
 
 from ops.console.routes import users
@@ -129,6 +129,28 @@ async def test_a_conversation_of_nobody_is_erased(
     assert await everywhere.find(CANARY, "conv-a1b2") == []
 
 
+async def test_any_name_is_reached_and_no_other_one(deployment: Deployment, console: Clients) -> None:
+    """As users and conversations are named by callers: with slashes, and like a part of another one's."""
+    names = ["ada", "ada/profile", "ada/facts/x", "../ada", "a%2Fb", "ä b?c#d", ".", "ada/"]
+    for name in names:
+        await said(deployment, user=name, conversation=f"talk of {name}")
+    async with console("sk-admin") as admin:
+        for place, name in enumerate(names[1:], start=1):
+            path = f"/v1/users/{quote(name, safe='').replace('.', '%2E')}"
+            assert (await admin.get(path)).json()["id"] == name
+            assert len((await admin.get(f"{path}/export")).text.splitlines()) == 6, name
+            assert (await admin.patch(f"{path}/profile", json={"name": "x"})).json()["user_id"] == name
+            assert (await admin.put(f"{path}/facts/home_city", json={"text": "x"})).json()["user_id"] == name
+            counts = (await admin.delete(path)).json()["counts"]
+            assert (counts["users"], counts["messages"], counts["user_facts"]) == (1, 2, 1), name
+            left = (await admin.get("/v1/users")).json()["data"]
+            assert {one["id"] for one in left} == {names[0], *names[place + 1 :]}
+        conversation = quote(f"talk of {names[0]}/x", safe="")
+        assert (await admin.delete(f"/v1/conversations/{conversation}")).json()["counts"] == {}
+        for path in ("/v1/users/a%00b", "/v1/conversations/a%00b"):
+            assert (await admin.delete(path)).status_code == 404
+
+
 async def test_the_command_line_does_the_same(
     settings: Settings, deployment: Deployment, everywhere: Everywhere
 ) -> None:
@@ -144,9 +166,10 @@ async def test_the_command_line_does_the_same(
     assert users_cli("erase", TENANT).returncode == 2
     unanswered = users_cli("erase", TENANT, USER)
     assert unanswered.returncode != 0, "nobody was there to say yes"
-    erased = users_cli("erase", TENANT, USER, "--yes", "--json")
+    erased = users_cli("erase", TENANT, USER, "--yes")
     assert erased.returncode == 0, erased.stderr
-    (resource,) = msgspec.json.decode(erased.stdout)
-    assert resource["state"] == "done"
+    _id, tenant, kind, state, counts, *_when = erased.stdout.split("\t")
+    assert (tenant, kind, state) == (TENANT, "user", "done")
+    assert json.loads(counts)["messages"] == 2
     assert users_cli("show", TENANT, USER).returncode == 1
     assert await everywhere.find(CANARY, USER) == []

@@ -4,10 +4,12 @@ from typing import Any
 
 import pytest
 
+from ops.users import erasing
 from ops.users.books import ErasingBooks
 from ops.users.erasing import Eraser
 from ops.users.flight import Flight
 from ops.users.whom import Seals, Whom
+from shared import keys
 from shared.config import Settings
 from shared.db import Pool
 from shared.errors import ConfigError, Unavailable
@@ -83,6 +85,31 @@ async def test_who_came_back_before_it_was_gone_on_with_keeps_what_they_said(
     assert len(await deployment.rows("messages", back)) == 2
     assert [row["user_id"] for row in await deployment.ledger()] == [None, USER]
     await deployment.check_money()
+
+
+async def test_until_the_fence_has_moved_who_came_back_is_erased_with_the_rest(
+    deployment: Deployment, eraser: Eraser, everywhere: Everywhere
+) -> None:
+    """They may have read something of before."""
+    await eraser.begin(a_user(), "tests")
+    async with deployment.worker():
+        await deployment.ended(await deployment.say(CANARY, user=USER))
+        await deployment.books.execute("UPDATE erasures SET lease_until = now()")
+        assert await eraser.resume(10) == 1
+    assert await everywhere.find(CANARY, USER) == []
+
+
+async def test_one_that_takes_long_lets_others_have_their_turn(
+    deployment: Deployment, eraser: Eraser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job that no worker ends."""
+    monkeypatch.setattr(erasing, "RESUMED_FOR_S", 0.2)
+    job_id = await deployment.say(CANARY, user=USER)
+    await deployment.commands.run("HSET", keys.job(job_id), "state", "running", "worker", "w1")
+    await eraser.begin(a_user(), "tests")
+    await deployment.books.execute("UPDATE erasures SET lease_until = now()")
+    assert await eraser.resume(10) == 1
+    assert await deployment.books.fetchval("SELECT state FROM erasures") != "done"
 
 
 async def test_an_outage_in_between_is_gone_on_with(

@@ -3,10 +3,12 @@
 import asyncio
 import signal
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 
 from ops.dead.desk import Desk
+from ops.users.books import ErasingBooks
 from ops.users.erasing import Eraser
 from ops.users.whom import Whom
 from shared import keys
@@ -45,7 +47,8 @@ async def test_a_running_turn_is_stopped_its_money_stays_and_its_words_go(
             return bool(await deployment.deltas(job_id))
 
         await eventually(speaking)
-        await erase(eraser, a_user())
+        counts = await erase(eraser, a_user())
+        assert counts["redis_jobs"] == 2, "the follower at once, the other one when its worker had ended it"
         assert await state_of(deployment, job_id) is None
         assert await state_of(deployment, follower) is None
         assert await everywhere.find(CANARY, USER) == []
@@ -183,7 +186,11 @@ async def test_a_frozen_worker_that_wakes_writes_nothing_but_the_money(
 
 
 async def test_a_commit_that_was_under_way_when_the_fence_came_is_found(
-    deployment: Deployment, eraser: Eraser, everywhere: Everywhere, monkeypatch: pytest.MonkeyPatch
+    deployment: Deployment,
+    eraser: Eraser,
+    everywhere: Everywhere,
+    eventually: Eventually,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It has looked before there was a fence, and is over after everything readable was deleted."""
     committing, go_on = asyncio.Event(), asyncio.Event()
@@ -207,8 +214,57 @@ async def test_a_commit_that_was_under_way_when_the_fence_came_is_found(
         erasing = asyncio.ensure_future(erase(eraser, a_user()))
         await asyncio.wait([erasing], timeout=0.3)
         assert not erasing.done(), "it waits for the commit"
+        await deployment.books.execute("UPDATE erasures SET lease_until = now()")
+        await eventually(lambda: deployment.books.fetchval("SELECT lease_until > now() FROM erasures"))
         go_on.set()
         await erasing
+    assert await everywhere.find(CANARY, USER) == []
+
+
+async def test_a_conversation_that_is_found_late_is_fenced_and_erased_too(
+    deployment: Deployment, eraser: Eraser, everywhere: Everywhere, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The books do not say that it is the user's; Redis says so when they have been gone through."""
+    late = Whom(tenant=TENANT, user=None, conversations=["conv-9e21"])
+    async with deployment.worker():
+        await deployment.ended(await deployment.say(CANARY, user=None, conversation="conv-9e21"))
+    apart = ErasingBooks.apart
+
+    async def owned(self: ErasingBooks, *args: Any) -> object:
+        await deployment.commands.run("SET", keys.owner(TENANT, "conv-9e21"), USER)
+        return await apart(self, *args)
+
+    monkeypatch.setattr(ErasingBooks, "apart", owned)
+    await erase(eraser, a_user())
+    assert await everywhere.find(CANARY, "conv-9e21", USER) == []
+    fences = await deployment.books.fetch("SELECT subject FROM erasure_fences")
+    assert set(eraser._seals.subjects(late)) < {row["subject"] for row in fences}
+
+
+async def test_a_turn_that_greets_late_writes_nobody_down(
+    deployment: Deployment, eraser: Eraser, everywhere: Everywhere, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has read its context before the erasure, which has been through the books by now and waits for it to end."""
+    greeting, erased = asyncio.Event(), asyncio.Event()
+    claim, apart = TurnStore.claim_greeting, ErasingBooks.apart
+
+    async def late(self: TurnStore, *args: Any, **kwargs: Any) -> bool:
+        greeting.set()
+        await erased.wait()
+        return await claim(self, *args, **kwargs)
+
+    async def told(self: ErasingBooks, *args: Any) -> object:
+        counts = await apart(self, *args)
+        erased.set()
+        return counts
+
+    monkeypatch.setattr(TurnStore, "claim_greeting", late)
+    monkeypatch.setattr(ErasingBooks, "apart", told)
+    await deployment.books.execute("""UPDATE tenants SET settings = '{"greeting": "Welcome!"}'""")
+    async with deployment.worker():
+        await deployment.say(CANARY, user=USER)
+        await greeting.wait()
+        await erase(eraser, a_user())
     assert await everywhere.find(CANARY, USER) == []
 
 

@@ -16,7 +16,8 @@ from workers.replies.working import Sign
 class Person:
     """Somebody who came through a messenger."""
 
-    def __init__(self, mark: str) -> None:
+    def __init__(self, mark: str, tenant: str = TENANT) -> None:
+        self.tenant = tenant
         self.address = f"1650555{mark}"
         self.user = f"whatsapp:{self.address}"
         self.talk, self.other_talk = f"talk-of-{mark}", f"other-talk-of-{mark}"
@@ -30,7 +31,7 @@ class Person:
 
 async def leave_marks(deployment: Deployment, person: Person) -> None:
     record = await deployment.ended(
-        await deployment.say(f"I am {person.mark}", user=person.user, conversation=person.talk)
+        await deployment.say(f"I am {person.mark}", user=person.user, conversation=person.talk, tenant=person.tenant)
     )
     person.job_id = record.id
     await in_books(deployment, person)
@@ -41,9 +42,10 @@ async def wait_in_line(deployment: Deployment, person: Person) -> None:
     """One message that no worker has seen; and of the one before Redis knows nothing any more but that it was asked."""
     for name in await deployment.commands.redis.keys(f"*{person.job_id}*"):
         await deployment.commands.run("DEL", name)
-    waits = await deployment.say(f"{person.mark} again", user=person.user, conversation=person.talk)
+    named = {"user": person.user, "conversation": person.talk, "tenant": person.tenant}
+    waits = await deployment.say(f"{person.mark} again", queue="nobody's", **named)
     for job_id in (person.job_id, waits):
-        await deployment.commands.run("SET", f"sb:idem:{TENANT}:{job_id[::-1]}", f"{job_id} {person.mark}")
+        await deployment.commands.run("SET", f"sb:idem:{person.tenant}:{job_id[::-1]}", f"{job_id} {person.mark}")
 
 
 async def in_books(deployment: Deployment, person: Person) -> None:
@@ -61,24 +63,24 @@ async def in_books(deployment: Deployment, person: Person) -> None:
         ),
         (
             "INSERT INTO embedding_models (name, dimensions, state, filled_tenant, filled_user, filled_item) "
-            "VALUES (reverse($2), 8, 'retired', $1, $2, 5)",
+            "VALUES (reverse($2) || $1, 8, 'retired', $1, $2, 5)",
             person.user,
         ),
     ):
-        await deployment.books.execute(statement, TENANT, named)
+        await deployment.books.execute(statement, person.tenant, named)
 
 
 async def in_redis(deployment: Deployment, person: Person) -> None:
-    run, mark = deployment.commands.run, person.mark
+    run, mark, tenant = deployment.commands.run, person.mark, person.tenant
     terms = msgspec.json.encode({"terms": {"user_tiers": {person.user: "pro"}}})
     for name in (f"sb:apikey:{mark[::-1]}", f"sb:channel:{mark[::-1]}"):
         await run("SET", name, terms)
-    await run("SET", keys.owner(TENANT, person.other_talk), person.user)
+    await run("SET", keys.owner(tenant, person.other_talk), person.user)
     for talk in (person.talk, person.other_talk):
-        await run("SET", keys.notice(TENANT, talk), "told")
+        await run("SET", keys.notice(tenant, talk), "told")
     for rate in (("user",), ("tier",), ("endpoint", "webhook"), ("endpoint", "flows")):
-        await run("SET", keys.rate(*rate, TENANT, person.user), "1")
-    sign = Sign(tenant=TENANT, channel="ch", job="j", at_us=1, details={"to": person.address})
+        await run("SET", keys.rate(*rate, tenant, person.user), "1")
+    sign = Sign(tenant=tenant, channel="ch", job="j", at_us=1, details={"to": person.address})
     await run("RPUSH", keys.WORKING, msgspec.json.encode(sign))
     await run(
         "XADD",
@@ -92,7 +94,7 @@ async def in_redis(deployment: Deployment, person: Person) -> None:
         b'{"user_id": "%b' % person.user.encode() + b'"',
     )
     rows = msgspec.json.encode([{"peer": person.address}])
-    await run("XADD", UNREADABLE_INBOX, "*", "tenant", TENANT, "rows", rows)
+    await run("XADD", UNREADABLE_INBOX, "*", "tenant", tenant, "rows", rows)
 
 
 async def test_of_whom_is_erased_no_place_is_left_and_of_everybody_else_all_are(
@@ -109,3 +111,21 @@ async def test_of_whom_is_erased_no_place_is_left_and_of_everybody_else_all_are(
     await erase(eraser, a_user(gone.user))
     assert await gone.everywhere(everywhere) == set()
     assert await stays.everywhere(everywhere) == before
+
+
+async def test_a_namesake_at_another_tenant_is_left_alone(
+    deployment: Deployment, eraser: Eraser, everywhere: Everywhere
+) -> None:
+    """But for copies of what Postgres has, and for ends that nobody can read: those do not say whose they are."""
+    stays, gone = Person("9917734", "other"), Person("9917734")
+    await deployment.books.execute("INSERT INTO tenants (tenant_id, name) VALUES ('other', '')")
+    for person in (stays, gone):
+        async with deployment.worker():
+            await leave_marks(deployment, person)
+        await wait_in_line(deployment, person)
+        if person is stays:
+            before = await everywhere.find(stays.mark, stays.job_id)
+    await erase(eraser, a_user(gone.user))
+    left_out = (f"sb:apikey:{stays.mark[::-1]}", f"sb:channel:{stays.mark[::-1]}", UNREADABLE_ENDS)
+    kept = sorted(place for place in before if not place.startswith(left_out))
+    assert sorted(await everywhere.find(stays.mark, stays.job_id)) == kept

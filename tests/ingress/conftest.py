@@ -11,10 +11,10 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from ingress.connection import Connection
 from shared.config import Settings
 from shared.redis import Commands
-from sql import queries
 from tests.conftest import Database
-from tests.ingress.harness import KEYS, Ageing, Running, Served, Worker, served, settings_for, sha256, started
+from tests.ingress.harness import KEYS, Ageing, Running, Served, Worker, served, settings_for, started
 from tests.ingress.listening import Listening, listening, request
+from tests.keys import give_key
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ async def with_keys(database: Database) -> Database:
     """A migrated database that knows `KEYS`."""
     owner = await asyncpg.connect(database.owner)
     for key, (tenant, scopes) in KEYS.items():
-        await owner.execute(queries["upsert_tenant_key"], tenant, tenant, sha256(key), scopes, "test")
+        await give_key(owner, tenant, key, scopes)
     await owner.close()
     return database
 

@@ -78,11 +78,11 @@ class Memory:
     async def embed(self, model: int, vectors: dict[str, Sequence[float]], *, default: Sequence[float] = ()) -> None:
         """What waits gets the vector of the first of `vectors` that its text contains."""
         await self.ops.execute("UPDATE memory_pending SET due_at = now() - interval '1 minute'")
-        while rows := await self.ops.fetch(queries["claim_memory_texts"], model, 100, 60):
+        while rows := await self.ops.fetch(queries["claim_embeddings"], model, 100, 60):
             chosen = [next((v for part, v in vectors.items() if part in row["text"]), default) for row in rows]
             assert all(chosen), rows
             await self.ops.execute(
-                queries["write_memory_embeddings"], model, [row["item_id"] for row in rows],
+                queries["write_embeddings"], model, [row["item_id"] for row in rows],
                 [row["version"] for row in rows], [str(list(vector)) for vector in chosen],
             )  # fmt: skip
 

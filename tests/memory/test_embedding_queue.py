@@ -11,14 +11,12 @@ from tests.sql.shapes import CREATED_US
 
 
 async def claim(memory: Memory, model: int, limit: int = 10, lease_s: int = 60) -> list[asyncpg.Record]:
-    return list(await memory.ops.fetch(queries["claim_memory_texts"], model, limit, lease_s))
+    return list(await memory.ops.fetch(queries["claim_embeddings"], model, limit, lease_s))
 
 
 async def put(memory: Memory, model: int, rows: list[asyncpg.Record], vector: str = "[3,0,4]") -> int:
     ids, versions = [row["item_id"] for row in rows], [row["version"] for row in rows]
-    written: int = await memory.ops.fetchval(
-        queries["write_memory_embeddings"], model, ids, versions, [vector] * len(rows)
-    )
+    written: int = await memory.ops.fetchval(queries["write_embeddings"], model, ids, versions, [vector] * len(rows))
     return written
 
 
@@ -134,7 +132,7 @@ async def test_what_failed_comes_back_later_with_its_reason(memory: Memory) -> N
     await memory.say("Hello.", "Hi.")
     await memory.write()
     ids = [row["item_id"] for row in await claim(memory, model)]
-    await memory.ops.execute(queries["postpone_memory_texts"], model, ids, 30, "timeout")
+    await memory.ops.execute(queries["postpone_embeddings"], model, ids, 30, "timeout")
 
     assert await claim(memory, model) == []
     await memory.ops.execute("UPDATE memory_pending SET due_at = due_at - interval '31 seconds'")
@@ -157,12 +155,12 @@ async def test_a_new_model_is_filled_step_by_step_and_goes_on_after_a_crash(memo
     await memory.write()
     model = await memory.model(state="building")
 
-    looked_at = [await memory.ops.fetchval(queries["fill_memory_pending"], model, 4) for _ in range(4)]
+    looked_at = [await memory.ops.fetchval(queries["fill_embeddings"], model, 4) for _ in range(4)]
     assert looked_at == [4, 4, 1, 0]
     assert await pending(memory, model) == 9
     await memory.embed(model, {}, default=(1, 0, 0))
     await memory.ops.execute("UPDATE embedding_models SET filled_tenant = '', filled_user = '', filled_item = 0")
-    assert await memory.ops.fetchval(queries["fill_memory_pending"], model, 100) == 9
+    assert await memory.ops.fetchval(queries["fill_embeddings"], model, 100) == 9
     assert await pending(memory, model) == 0, "those that have a vector are not asked for again"
 
 

@@ -10,9 +10,9 @@ from redis.asyncio import Redis
 from ops.stack.standin import Standin
 from shared.config import Settings
 from shared.redis import Commands
-from sql import queries
 from tests.conftest import Database
-from tests.ingress.harness import Served, Worker, served, sha256
+from tests.ingress.harness import Served, Worker, served
+from tests.keys import give_key
 from tests.openai.harness import KEY, STRANGER, Product
 from tests.turn.deployment import TENANT, Deployment
 
@@ -41,7 +41,7 @@ async def deployment(settings: Settings, database: Database, standin: Standin) -
     async with Deployment.open(settings, database, standin) as opened:
         owner = await asyncpg.connect(database.owner)
         for key, tenant in ((KEY, TENANT), (STRANGER, "stranger")):
-            await owner.execute(queries["upsert_tenant_key"], tenant, tenant, sha256(key), ["chat"], "test")
+            await give_key(owner, tenant, key, ["chat"])
             await owner.execute("SET switchboard.migrating = 'on'")
             await owner.execute("""UPDATE tenants SET settings = '{"unlimited": true}' WHERE tenant_id = $1""", tenant)
         await owner.close()

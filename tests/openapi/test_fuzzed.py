@@ -15,7 +15,7 @@ from shared.sealing import Sealer, credentials_about
 from sql import queries
 from tests.conftest import Database
 from tests.dead.graveyard import bury
-from tests.ingress.harness import sha256
+from tests.keys import give_key
 from tests.openapi.fuzzing import Stack, running, schemathesis
 from tests.sql.shapes import a_turn
 
@@ -41,9 +41,7 @@ async def stack(redis_url: str, database: Database, standin: Standin, tmp_path: 
     """With a key that opens everything, and no limits."""
     owner = await asyncpg.connect(database.owner)
     for tenant, key in ((HOUSE, KEY), (TENANT, "sk-of-the-examples-tenant")):
-        scopes = ["chat", "admin", "operator"]
-        await owner.execute(queries["create_tenant"], tenant, tenant, "{}", "tests")
-        await owner.execute(queries["create_api_key"], tenant, sha256(key), scopes, "test", None, "tests")
+        await give_key(owner, tenant, key, ["chat", "admin", "operator"])
     await owner.execute("UPDATE tenants SET settings = '{\"unlimited\": true}'")
     await owner.execute(KEPT)
     await owner.close()

@@ -9,9 +9,8 @@ import pytest
 
 from ops.console.app import create_console
 from shared.config import Settings
-from sql import queries
 from tests.conftest import Database
-from tests.ingress.harness import sha256
+from tests.keys import give_key
 
 
 @pytest.fixture
@@ -24,7 +23,7 @@ async def doors(settings: Settings, database: Database) -> AsyncIterator[dict[st
     """Clients by who they are: of acme, of other, an operator."""
     owner = await asyncpg.connect(database.owner)
     for name, tenant, scope in (("acme", "acme", "admin"), ("other", "other", "admin"), ("ops", "other", "operator")):
-        await owner.execute(queries["upsert_tenant_key"], tenant, tenant, sha256(f"sk-key-of-{name}"), [scope], "test")
+        await give_key(owner, tenant, f"sk-key-of-{name}", [scope])
     await owner.close()
     app = create_console(settings)
     async with AsyncExitStack() as closing:

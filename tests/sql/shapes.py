@@ -138,7 +138,7 @@ async def memorise(ops: Any, tenant: str) -> dict[str, str]:
     pieces = [{**common, **whole, "id": piece, "message": said["message"], "chunk": chunk}]
     chunks = [{**common, "id": chunk, "seq_to": said["seq"]}]
     await ops.execute(queries["write_memory"], json.dumps(pieces), json.dumps(chunks), [])
-    assert await ops.fetchval(queries["write_memory_embeddings"], model, [piece], [1], ["[1,0,0]"]) == 1
+    assert await ops.fetchval(queries["write_embeddings"], model, [piece], [1], ["[1,0,0]"]) == 1
     return {"model": str(model), "piece": str(piece), "chunk": str(chunk), "message": said["message"]}
 
 

@@ -242,7 +242,7 @@ async def test_a_second_run_does_not_see_its_own_question_in_the_history(commit:
 async def test_context_says_when_the_run_is_over_and_knows_the_tenants_settings(
     commit: Any, app: Pool, owner: Pool, ops: Pool
 ) -> None:
-    await owner.execute(queries["upsert_tenant_key"], "alpha", "Alpha", "a" * 64, ["chat"], "")
+    await owner.execute(queries["create_tenant"], "alpha", "Alpha", "{}", "tests")
     await ops.execute("""UPDATE tenants SET settings = '{"max_tokens": 7}'""")
     turn = a_turn(calls=[a_call()])
     _, record = await commit("alpha", turn)

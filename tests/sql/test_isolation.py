@@ -10,6 +10,8 @@ import pytest
 from shared.db import Pool, jsonb
 from shared.ids import uuid7
 from sql import queries
+from tests.ingress.harness import sha256
+from tests.keys import give_key
 from tests.sql.shapes import (
     DEAD,
     a_call,
@@ -24,7 +26,7 @@ from tests.sql.shapes import (
 )
 
 TENANTS = ("alpha", "beta")
-KEYS = {"alpha": "a" * 64, "beta": "b" * 64}
+KEYS = {tenant: f"sk-of-{tenant}" for tenant in TENANTS}
 CHANNELS = {tenant: f"ch-{tenant[0] * 16}" for tenant in TENANTS}
 
 
@@ -33,7 +35,7 @@ async def jobs(owner: Pool, ops: Pool, commit: Any) -> dict[str, str]:
     """One row or more in every table for each tenant; the job id of a success by tenant."""
     done = {}
     for tenant in TENANTS:
-        await owner.execute(queries["upsert_tenant_key"], tenant, tenant, KEYS[tenant], ["chat"], "")
+        await give_key(owner, tenant, KEYS[tenant], ["chat"])
         turn = a_turn(memory=True, callback_url="https://example.org/hook", calls=[a_call()])
         await commit(tenant, turn)
         await commit(tenant, a_turn(**DEAD), query="end_job")
@@ -121,7 +123,7 @@ async def test_without_a_tenant_nothing_is_seen_not_even_after_a_call_that_set_o
         for table in await tenant_tables(app_connection):
             assert await app_connection.fetch(f"SELECT * FROM {table}") == [], table  # noqa: S608 - a table name of our own
         assert await app_connection.fetchval(queries["job_record"], "alpha", jobs["alpha"]) is not None
-        await app_connection.fetchrow(queries["resolve_api_key"], KEYS["alpha"])
+        await app_connection.fetchrow(queries["resolve_api_key"], sha256(KEYS["alpha"]))
 
 
 async def test_a_row_of_another_tenant_cannot_be_written(app_connection: asyncpg.Connection) -> None:
@@ -215,18 +217,18 @@ async def test_the_owner_is_bound_and_ops_sees_all(owner: Pool, ops: Pool, jobs:
 
 
 async def test_a_key_resolves_to_its_tenant_until_it_is_revoked(app: Pool, ops: Pool, jobs: dict[str, str]) -> None:
-    row = await app.fetchrow(queries["resolve_api_key"], KEYS["alpha"])
+    row = await app.fetchrow(queries["resolve_api_key"], sha256(KEYS["alpha"]))
     expected = {"tenant_id": "alpha", "scopes": ["chat"], "settings": "{}", "settings_version": 1}
     assert dict(row or {}) == expected
     assert await app.fetchrow(queries["resolve_api_key"], "c" * 64) is None
     await ops.execute("UPDATE api_keys SET revoked_at = now() WHERE tenant_id = 'alpha'")
-    assert await app.fetchrow(queries["resolve_api_key"], KEYS["alpha"]) is None
-    assert await app.fetchrow(queries["resolve_api_key"], KEYS["beta"]) is not None
+    assert await app.fetchrow(queries["resolve_api_key"], sha256(KEYS["alpha"])) is None
+    assert await app.fetchrow(queries["resolve_api_key"], sha256(KEYS["beta"])) is not None
 
 
 async def test_a_disabled_tenant_has_no_keys_and_is_not_known(app: Pool, ops: Pool, jobs: dict[str, str]) -> None:
     await ops.execute("UPDATE tenants SET disabled_at = now() WHERE tenant_id = 'alpha'")
-    assert await app.fetchrow(queries["resolve_api_key"], KEYS["alpha"]) is None
+    assert await app.fetchrow(queries["resolve_api_key"], sha256(KEYS["alpha"])) is None
     row = await app.fetchrow(queries["turn_context"], "alpha", a_turn()["job_id"], 1, "conversation-1", 10)
     assert row is not None
     assert row["tenant_known"] is False
@@ -234,8 +236,8 @@ async def test_a_disabled_tenant_has_no_keys_and_is_not_known(app: Pool, ops: Po
 
 async def test_a_key_is_never_moved_to_another_tenant(owner: Pool, app: Pool, jobs: dict[str, str]) -> None:
     with pytest.raises(asyncpg.UniqueViolationError):
-        await owner.execute(queries["upsert_tenant_key"], "beta", "", KEYS["alpha"], ["admin"], "")
-    row = await app.fetchrow(queries["resolve_api_key"], KEYS["alpha"])
+        await owner.execute(queries["upsert_development_key"], sha256(KEYS["alpha"]))
+    row = await app.fetchrow(queries["resolve_api_key"], sha256(KEYS["alpha"]))
     assert row is not None
     assert row["tenant_id"] == "alpha"
 

@@ -11,9 +11,9 @@ import pytest
 from ops.stack.standin import Standin
 from shared import telemetry
 from shared.config import Settings
-from sql import queries
 from tests.conftest import Database
-from tests.ingress.harness import Running, sha256, started
+from tests.ingress.harness import Running, started
+from tests.keys import give_key
 from tests.turn.deployment import TENANT, Deployment
 
 KEYS = {"sk-tenant-a": (TENANT, ["chat"]), "sk-operator": ("house", ["operator"])}
@@ -71,7 +71,7 @@ async def deployment(settings: Settings, database: Database, standin: Standin) -
     async with Deployment.open(settings, database, standin) as opened:
         connection = await asyncpg.connect(database.owner)
         for key, (tenant, scopes) in KEYS.items():
-            await connection.execute(queries["upsert_tenant_key"], tenant, tenant, sha256(key), scopes, "test")
+            await give_key(connection, tenant, key, scopes)
         await connection.close()
         yield opened
 

@@ -13,9 +13,8 @@ from ops.tenants.books import TenantBooks
 from shared.config import Settings
 from shared.db import open_pool
 from shared.redis import Commands, connect
-from sql import queries
 from tests.conftest import Database
-from tests.ingress.harness import sha256
+from tests.keys import give_key
 from tests.tenants.crossing_rows import SEALING_KEY, settle
 from tests.turn.deployment import Deployment
 
@@ -57,7 +56,7 @@ async def deployment(settings: Settings, database: Database, standin: Standin) -
 async def with_keys(database: Database) -> None:
     owner = await asyncpg.connect(database.owner)
     for key, (tenant, scopes) in KEYS.items():
-        await owner.execute(queries["upsert_tenant_key"], tenant, tenant, sha256(key), scopes, "test")
+        await give_key(owner, tenant, key, scopes)
     await owner.close()
 
 

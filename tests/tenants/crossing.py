@@ -105,7 +105,6 @@ EXACT: dict[str, Any] = {
     "remove_channel": lambda _jobs: [NEIGHBOUR, CHANNELS[VICTIM], "beta"],
     "note_inbound": lambda _jobs: [NEIGHBOUR, json.dumps(brought(CHANNELS[VICTIM]))],
     "list_inbound_kept": lambda _jobs: [NEIGHBOUR, CHANNELS[VICTIM], 100],
-    "message_states": lambda _jobs: [NEIGHBOUR, CHANNELS[VICTIM], "wamid.1"],
     "resume_channel": lambda _jobs: [NEIGHBOUR, CHANNELS[VICTIM], "beta"],
     "plan_parts": lambda jobs: [NEIGHBOUR, jobs["alpha_delivery"], 1, 1, "text", ["x"]],
     "begin_part": lambda jobs: [
@@ -137,6 +136,7 @@ EXACT: dict[str, Any] = {
     "turn_context_memory": lambda jobs: [
         *(NEIGHBOUR, jobs["alpha_dead"], 1, CONVERSATION, 10, USER, MARK, None, None, 1_500, 20)
     ],
+    "claim_greeting": lambda jobs: [NEIGHBOUR, USER, jobs["alpha_done"], "[]", 1],
     "turn_memory": lambda _jobs: [NEIGHBOUR, CONVERSATION, USER, 10, MARK, None, None, 1_500, 20],
     "commit_summary": lambda jobs: [*(NEIGHBOUR, CONVERSATION, 1, 0, 2, "x", 1, "m", _booked(jobs))],
     "commit_facts": lambda jobs: [
@@ -148,7 +148,6 @@ EXACT: dict[str, Any] = {
     "write_memory": lambda jobs: [
         *(json.dumps([_piece(jobs)]), json.dumps([_chunk(jobs)]), [int(jobs["alpha_piece"])])
     ],
-    "write_memory_embeddings": lambda jobs: [int(jobs["alpha_model"]), [int(jobs["alpha_chunk"])], [1], ["[0,1,0]"]],
     "write_embeddings": lambda jobs: [int(jobs["alpha_model"]), [int(jobs["alpha_chunk"])], [1], ["[0,1,0]"]],
     "activate_embedding_model": lambda _jobs: [MODEL, True],
     "retire_embedding_model": lambda _jobs: [MODEL],

@@ -181,7 +181,7 @@ async def test_a_disabled_tenant_is_refused_until_it_is_enabled(operator: httpx.
         assert (await admin.get("/v1/tenants/acme")).status_code == 401
     assert (await operator.post("/v1/tenants/acme/enable")).json()["disabled_at"] is None
     actions = [change["action"] for change in (await operator.get("/v1/tenants/acme/changes")).json()["data"]]
-    assert actions == ["enabled", "disabled"]
+    assert actions[:2] == ["enabled", "disabled"]
 
 
 # --- a tenant's own key -------------------------------------------------------------------------------------------

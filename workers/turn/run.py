@@ -174,7 +174,9 @@ class TurnRunner:
             return None
         if work.user_id is None:
             return text if new else None
-        greets = await self._store.claim_greeting(work.payload, work.user_id, self._give_up(work))
+        greets = await self._store.claim_greeting(
+            work.payload, work.user_id, self._give_up(work), admitted_us=work.job.created_us
+        )
         return text if greets else None
 
     async def _take_over_calls(self, work: Work) -> None:

@@ -176,9 +176,13 @@ class TurnStore:
             memory: str = await self._pool.fetchval(queries["turn_memory"], *head, *sought.args)
         return memory
 
-    async def claim_greeting(self, payload: TurnPayload, user_id: str, give_up: Callable[[], bool]) -> bool:
-        """Whether this turn is the one that greets the user."""
-        args = (payload.tenant, user_id, payload.job_id)
+    async def claim_greeting(
+        self, payload: TurnPayload, user_id: str, give_up: Callable[[], bool], *, admitted_us: int | None
+    ) -> bool:
+        """Whether this turn is the one that greets the user, who was not erased since it was admitted."""
+        subjects = self._subjects.of_turn(payload.tenant, user_id, payload.conversation_id)
+        admitted_us = _admitted_us(payload.job_id, admitted_us)
+        args = (payload.tenant, user_id, payload.job_id, jsonb(subjects), admitted_us)
         return bool(await persist(lambda: self._pool.fetchval(queries["claim_greeting"], *args), give_up))
 
     async def end(self, tenant: str, end: TurnEnd, give_up: Callable[[], bool]) -> JobRecord:
@@ -217,7 +221,7 @@ class TurnStore:
         """A row as the books take it, with what tells whether its user was erased meanwhile: then they get the money
         alone."""
         subjects = self._subjects.of_turn(tenant, row.user_id, row.conversation_id)
-        admitted_us = made_at_ms(row.job_id) * 1_000 if admitted_us is None else admitted_us
+        admitted_us = _admitted_us(row.job_id, admitted_us)
         return {**msgspec.structs.asdict(row), "subjects": subjects, "admitted_us": admitted_us}
 
     async def spent(self, tenant: str, conversation_id: str, give_up: Callable[[], bool]) -> Amount:
@@ -269,6 +273,11 @@ def _loaded(row: Row | None) -> LoadedContext:
     spent = Amount(row["spent_nano_usd"], row["spent_tokens"]) if known else None
     memory = row.get("memory")
     return LoadedContext(ended, row["conversation_user"], messages, row["tenant_known"], settings, spent, memory)
+
+
+def _admitted_us(job_id: str, known_us: int | None) -> int:
+    """When a job was admitted; where nobody knows, when its id was made."""
+    return made_at_ms(job_id) * 1_000 if known_us is None else known_us
 
 
 async def persist(statement: Callable[[], Awaitable[T]], give_up: Callable[[], bool]) -> T:

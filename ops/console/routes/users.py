@@ -59,7 +59,7 @@ async def export_user(request: Request) -> Response:
 
 async def erase_conversation(request: Request) -> Response:
     console, tenant, by = await _of_one(request)
-    conversation = request.path_params["conversation_id"]
+    conversation = _named(request, "conversation")
     done = await console.errands.erase_conversation(tenant, conversation, by, within_s=ANSWER_WITHIN_S)
     return _erased(done)
 
@@ -80,11 +80,15 @@ async def _of_one(request: Request) -> tuple[Console, str, str]:
 
 
 def _user(request: Request) -> str:
+    return _named(request, "user")
+
+
+def _named(request: Request, what: str) -> str:
     """Raises NotFound for what Postgres could not hold."""
-    user: str = request.path_params["user_id"]
-    if "\0" in user:
-        raise NotFound("There is no such user.")
-    return user
+    name: str = request.path_params[f"{what}_id"]
+    if "\0" in name:
+        raise NotFound(f"There is no such {what}.")
+    return name
 
 
 def _erased(erasure: Erasure) -> Response:
