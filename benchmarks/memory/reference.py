@@ -1,6 +1,7 @@
 """Recall's ranking once more, in plain Python over all of a user's items: nothing prefiltered, nothing clever.
 
-What `rank_memory` (sql/migrations/0027_recall.sql) finds is held against it, by the tests and by the scale benchmark.
+What `rank_memory` (sql/migrations/0035_recall_of_many.sql) finds is held against it, by the tests and by the scale
+benchmark.
 """
 
 import math

@@ -55,7 +55,7 @@ async def test_the_ranking_is_that_of_the_plain_reference(memory: Memory, seed: 
 
 
 async def test_of_a_user_with_very_many_messages_the_likely_chunks_are_looked_at(memory: Memory) -> None:
-    """With bounds of 3 and 2 instead of 1,000 and 300: what stands out by words or meaning is found all the same."""
+    """With bounds of 3 and 2 instead of 1,000 and 200: what stands out by words or meaning is found all the same."""
     model = await fill(memory, 5, 45)
     await memory.say("The harpsichordist arrived.", "Good.", conversation="music")
     await memory.say("Rex barks at the postman.", "Oh dear.", conversation="pets")
@@ -63,8 +63,8 @@ async def test_of_a_user_with_very_many_messages_the_likely_chunks_are_looked_at
     await memory.embed(model, {"Rex": [0, 0, 0, 0, 0, 0, 0, 1]}, default=[1, 0, 0, 0, 0, 0, 0, 0])
     async with memory.superuser() as connection:
         source = await connection.fetchval("SELECT pg_get_functiondef('shortlist_memory'::regproc)")
-        assert [source.count(bound) for bound in ("<= 1000", "LIMIT 1001", "LIMIT 300")] == [1, 1, 2]
-        few = source.replace("<= 1000", "<= 3").replace("LIMIT 1001", "LIMIT 4").replace("LIMIT 300", "LIMIT 2")
+        assert [source.count(bound) for bound in ("<= 1000", "LIMIT 1001", "LIMIT 200")] == [1, 1, 2]
+        few = source.replace("<= 1000", "<= 3").replace("LIMIT 1001", "LIMIT 4").replace("LIMIT 200", "LIMIT 2")
         await connection.execute(few)
 
     vector = [0, 0, 0, 0, 0, 0, 0.1, 1]
