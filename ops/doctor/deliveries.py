@@ -33,7 +33,7 @@ async def check_deliveries(servers: Servers) -> list[Finding]:
         counts[row["state"]] += row["deliveries"]
     what = f"{counts.total()} under way or waiting"
     if lag_s > LATE_S:
-        said = f"{what}; for {lag_s:.0f} s no delivery process has looked at what is due"
+        said = f"{what}; what is due has been left alone for {lag_s:.0f} s"
         mend = "switchboard delivery   # or more of them, or a higher SWITCHBOARD_DELIVERY_CONCURRENCY"
         found = [fault(name, said, mend)]
     else:

@@ -63,15 +63,35 @@ async def test_deliveries_that_nobody_sends(examined: Examine, books: asyncpg.Co
     assert (await examined())["deliveries"].level is Level.OK
     await an_hour_ago(books, "deliveries", "created_at")
     found = await examined()
-    assert (found["deliveries"].level, "1 under way or waiting; for 3600 s" in found["deliveries"].what) == (
-        Level.FAULT,
-        True,
-    )
+    assert found["deliveries"].level is Level.FAULT
+    assert "1 under way or waiting; what is due has been left alone for 3600 s" in found["deliveries"].what
     assert "deliveries.parked" not in found
     await books.execute("UPDATE deliveries SET state = 'parked', seen = true, parked_at = now()")
     await an_hour_ago(books, "receivers", "look_at")  # its row waits for a look, as after any change
     found = await examined()
     assert {found["deliveries"].level, found["deliveries.parked"].level} == {Level.FAULT, Level.WARNING}
+
+
+async def test_a_receiver_that_is_being_sent_to_is_not_left_alone(examined: Examine, books: asyncpg.Connection) -> None:
+    """However much more it is owed; but once a lease has run out, nobody is sending."""
+    for conversation in ("c1", "c2"):
+        await ended(books, conversation_id=conversation, callback_url="https://example.com/hook")
+    await books.execute(
+        "UPDATE deliveries SET seen = true, due_at = due_at - interval '1 second'"
+    )  # marks the receiver
+
+    async def level() -> Level:
+        await an_hour_ago(books, "receivers", "look_at")
+        return (await examined())["deliveries"].level
+
+    assert await level() is Level.FAULT
+    await books.execute(
+        "UPDATE deliveries SET state = 'sending', lease_until = now() + interval '1 hour' "
+        "WHERE delivery_id = (SELECT delivery_id FROM deliveries LIMIT 1)"
+    )
+    assert await level() is Level.OK
+    await books.execute("UPDATE deliveries SET lease_until = now() - interval '1 second' WHERE state = 'sending'")
+    assert await level() is Level.FAULT
 
 
 async def test_an_endpoint_that_was_given_up(examined: Examine, books: asyncpg.Connection) -> None:

@@ -186,6 +186,7 @@ async def test_an_end_takes_the_rest_along_after_what_is_under_way(bench: Bench,
         assert await eventually(lambda: worker.jobs_complete == 1)
         await bench.redis.ping()
         assert not (await bench.record(job_id)).state.ended
+        worker.emitter._start()  # as its timer would: the rest is the end's by now
         go.set()
         assert await eventually(lambda: over(bench, job_id))
     _, events = await read_events(bench.commands, job_id)
@@ -195,6 +196,21 @@ async def test_an_end_takes_the_rest_along_after_what_is_under_way(bench: Bench,
 
 async def over(bench: Bench, job_id: str) -> bool:
     return (await bench.record(job_id)).state.ended
+
+
+async def test_claims_of_one_job_in_one_process_do_not_speak_for_each_other(bench: Bench) -> None:
+    (job,) = await claimed(bench, 1)
+    emitter = Emitter(bench.scripts())
+    emitter.text(job, "old")
+    await bench.kill("w")
+    await bench.join("w again")
+    (again,) = await bench.claim("w again")
+    job.lost = True
+    emitter.text(again, "new ")
+    emitter.text(job, "older")
+    emitter.text(again, "text")
+    assert emitter.rest(job) == ""
+    assert emitter.rest(again) == "new text"
 
 
 async def test_a_job_that_said_nothing_has_nothing_to_wait_for(bench: Bench) -> None:

@@ -73,10 +73,11 @@ async def run(worker: "LeaseWorker", job: Claimed) -> None:
         if refusal is None:
             await _hook(worker.on_job_end, ctx)
     finally:  # what the job did is done, whatever stops us now
+        rest = worker.emitter.rest(job)
         if (said := worker.emitter.under_way(job)) is not None:
-            told = await _uninterrupted(_conclude(worker, attempt, end, said))
+            told = await _uninterrupted(_conclude(worker, attempt, end, rest, said))
         else:
-            told = _tell(worker, attempt, end)
+            told = _tell(worker, attempt, end, rest)
     if told is not None and worker.after_job_end is not None and await asyncio.shield(told):
         await _hook(worker.after_job_end, ctx)
 
@@ -87,18 +88,18 @@ async def tell_of_unstarted(worker: "LeaseWorker", job_id: str, state: str) -> N
 
 
 async def _conclude(
-    worker: "LeaseWorker", attempt: Attempt, end: Finish | None, said: "asyncio.Future[None]"
+    worker: "LeaseWorker", attempt: Attempt, end: Finish | None, rest: str, said: "asyncio.Future[None]"
 ) -> "asyncio.Future[bool] | None":
     """After what was `said`, which Redis has not answered yet."""
     await asyncio.wait([said])
-    return _tell(worker, attempt, end)
+    return _tell(worker, attempt, end, rest)
 
 
-def _tell(worker: "LeaseWorker", attempt: Attempt, end: Finish | None) -> "asyncio.Future[bool] | None":
-    """The task need not wait for Redis to answer: the worker does, and frees the slot then."""
-    text = worker.emitter.rest(attempt.job)
+def _tell(worker: "LeaseWorker", attempt: Attempt, end: Finish | None, rest: str) -> "asyncio.Future[bool] | None":
+    """With the `rest` of its text. The task need not wait for Redis to answer: the worker does, and frees the slot
+    then."""
     if end is not None and not attempt.job.lost:
-        return worker.finish(attempt.job, structs.replace(end, text=text) if text else end)
+        return worker.finish(attempt.job, structs.replace(end, text=rest) if rest else end)
     logger.warning("%s was no longer ours when it ended", attempt.ref)
     return None
 

@@ -34,14 +34,23 @@ class Emitter:
         self._sending: asyncio.Task[None] | None = None
 
     def text(self, job: Claimed, piece: str) -> None:
-        self._texts.setdefault(job.id, (job, []))[1].append(piece)
+        if job.lost:
+            return
+        speaker, pieces = self._texts.get(job.id, (None, []))
+        if speaker is not job:  # nobody, or a lost claim of the same job
+            pieces = []
+            self._texts[job.id] = (job, pieces)
+        pieces.append(piece)
         if self._timer is None:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_at(max(loop.time(), self._sent_at + INTERVAL_S), self._start)
 
     def rest(self, job: Claimed) -> str:
         """What `job` said that is not sent yet: from here on its caller's to send."""
-        _, pieces = self._texts.pop(job.id, (job, ()))
+        speaker, pieces = self._texts.get(job.id, (None, ()))
+        if speaker is not job:  # nothing, or what a later claim of the same job says
+            return ""
+        del self._texts[job.id]
         return "".join(pieces)
 
     def under_way(self, job: Claimed) -> "asyncio.Future[None] | None":
