@@ -49,7 +49,7 @@ SELECT 't' || t AS tenant_id, i AS seq, (i * ({tenants} + 1) + t) * 2 AS item_id
     ((i - 1) / 2)::float / CASE t WHEN 0 THEN {large} ELSE {each} END AS at
 FROM generate_series(0, {tenants}) AS t
 CROSS JOIN LATERAL generate_series(1, CASE t WHEN 0 THEN {large} ELSE {each} END) AS i
-ORDER BY at, hashint8((i - 1) / 2 * 1000003 + t), i;
+ORDER BY at, hashint8(((i - 1) / 2)::bigint * 1000003 + t), i;
 INSERT INTO embedding_models (name, dimensions, floor, state) VALUES ('bench:random', {dimensions}, 0.2, 'active');
 INSERT INTO conversations (tenant_id, conversation_id, user_id, created_at, updated_at)
 SELECT 't' || t, 'c', 'u', now(), now() FROM generate_series(0, {tenants}) AS t;
