@@ -13,6 +13,7 @@ from tests.chaos.evidence import Evidence
 from tests.chaos.load import Accepted
 from tests.chaos.plan import Fate, Utterance, draw
 from tests.chaos.storm import Window
+from workers.routing.terms import refused
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 TOKENS = dict.fromkeys(money.COUNTS, 7)
@@ -155,6 +156,13 @@ def test_a_fault_at_the_time_explains_an_attempt_and_the_row_it_lost() -> None:
     evidence = changed("calls", lambda rows: [*rows, call(0, "lost", call_id="call-9")])(evidence)
     at_work = Window("kill worker", NOON.timestamp(), NOON.timestamp() + 1)
     assert violated(replace(evidence, windows=[at_work])) == set()
+
+
+def test_a_breaker_that_refused_an_attempt_explains_it_and_no_other() -> None:
+    said = str(refused("openai", "gpt", "open", 9.0))
+    for attempts, violations in ((2, 0), (3, 1)):
+        evidence = changed("jobs", lambda rows, attempts=attempts: rows[0].update(attempts=attempts))(clean())
+        assert len(violated(replace(evidence, errors={"job-0": said}))) == violations
 
 
 def test_a_fault_that_costs_no_attempt_explains_none() -> None:

@@ -1,7 +1,8 @@
 """The invariants, as pure functions over the evidence: each has a name, what it compared, and every violation with ids.
 
-Money is judged in money.py. Attempts are bounded by what faults explain: an attempt fails because its model did, or
-because a fault that can cost one was at work during the job.
+Money is judged in money.py. Attempts are bounded by what faults explain: an attempt fails because its model did,
+because its models had failed so often that a breaker refused them, or because a fault that can cost one was at work
+during the job.
 """
 
 import statistics
@@ -17,6 +18,8 @@ from tests.chaos.storm import Window
 
 AFTERMATH_LEASES = 3
 """A fault's consequences may show so many leases after its end."""
+REFUSED = "has failed too often"
+"""workers/routing/terms.py, of an open breaker."""
 GROWTH = 1.3
 GROWTH_BYTES = 16 << 20
 SHORTEST_LIFE = 30
@@ -102,7 +105,7 @@ def attempts_are_explained(evidence: Evidence) -> Finding:
     accepted, faults = _by_id(evidence), []
     for row in evidence.jobs:
         item = accepted.get(str(row["job_id"]))
-        explained = 1 + _costly(evidence, row) + (failed[item.said.text] if item else 0)
+        explained = 1 + _costly(evidence, row) + _refused(evidence, row) + (failed[item.said.text] if item else 0)
         if row["attempts"] > explained:
             faults.append(f"{_story(evidence, row)}; faults explain {explained} attempts")
     return Finding("no false rescue: faults explain every attempt", len(evidence.jobs), faults)
@@ -153,6 +156,11 @@ def _costly(evidence: Evidence, row: Row) -> int:
     if row["attempts"] <= 1:
         return 0
     return sum(KINDS[window.kind].attempt_cost for window in overlapping(evidence, row))
+
+
+def _refused(evidence: Evidence, row: Row) -> int:
+    """Attempts that say themselves that a breaker let them ask nobody."""
+    return evidence.errors.get(str(row["job_id"]), "").count(REFUSED)
 
 
 def _story(evidence: Evidence, row: Row) -> str:
