@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from ops.users import books as in_postgres
 from ops.users.books import ErasingBooks
 from ops.users.whom import Whom
 from shared.db import Pool
@@ -162,6 +163,27 @@ async def test_jobs_of_before_go_with_all_that_hangs_on_them(deployment: Deploym
     for table in ("jobs", "deliveries", "messages"):
         left = await deployment.books.fetch(f"SELECT DISTINCT job_id::text AS id FROM {table}")  # noqa: S608
         assert {row["id"] for row in left} == {jobs["later"], jobs["somebody's"]}, table
+
+
+async def test_however_many_there_are_all_go_some_at_a_time(
+    deployment: Deployment, books: ErasingBooks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(in_postgres, "ROWS", 2)
+    async with deployment.worker():
+        said = [await deployment.say("hello", user=USER, conversation=f"c{number}") for number in range(5)]
+        for job_id in said:
+            await deployment.ended(job_id)
+    before: datetime = await deployment.books.fetchval("SELECT now()")
+    told: list[str] = []
+
+    async def tell(ids: list[str]) -> None:
+        assert len(ids) <= 2
+        told.extend(ids)
+
+    before_us = int(before.timestamp() * 1e6) + 1
+    assert await books.calls(a_user(), before_us) == {"llm_calls": 5}
+    assert (await books.jobs(a_user(), before_us, tell))["jobs"] == 5
+    assert sorted(told) == sorted(said)
 
 
 async def test_what_stands_apart_goes_by_its_moment_and_by_every_name(

@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from ops.users import erasing
-from ops.users.books import ErasingBooks
+from ops.users.books import ErasingBooks, UserBooks
 from ops.users.erasing import Eraser
+from ops.users.errands import Errands
 from ops.users.flight import Flight
 from ops.users.whom import Seals, Whom
 from shared import keys
@@ -97,6 +98,25 @@ async def test_until_the_fence_has_moved_who_came_back_is_erased_with_the_rest(
         await deployment.books.execute("UPDATE erasures SET lease_until = now()")
         assert await eraser.resume(10) == 1
     assert await everywhere.find(CANARY, USER) == []
+
+
+async def test_who_goes_on_knows_their_conversations_though_the_books_have_lost_them(
+    deployment: Deployment, eraser: Eraser, ops_pool: Pool, everywhere: Everywhere
+) -> None:
+    """Redis has forgotten whose they were long before; what was spent on them it still says."""
+    async with deployment.worker():
+        job_id = await deployment.say(CANARY, user=USER, conversation="conv-7d0e")
+        await deployment.ended(job_id)
+    await deployment.commands.run("DEL", keys.owner(TENANT, "conv-7d0e"), keys.job(job_id), keys.events(job_id))
+    assert await deployment.commands.run("EXISTS", keys.spent("conv", TENANT, "conv-7d0e")) == 1
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        crash_after(monkeypatch, ErasingBooks, "begin")
+        with pytest.raises(Crash):
+            await Errands(UserBooks(ops_pool), eraser).erase_user(TENANT, USER, "tests", within_s=1.0)
+    assert await deployment.books.fetchval("SELECT count(*) FROM conversations") == 0
+    await deployment.books.execute("UPDATE erasures SET lease_until = now()")
+    assert await eraser.resume(10) == 1
+    assert await everywhere.find(CANARY, USER, "conv-7d0e") == []
 
 
 async def test_one_that_takes_long_lets_others_have_their_turn(

@@ -12,6 +12,7 @@ from ops.stack.valkey import Valkey
 from ops.users import flight as flights
 from ops.users.erasing import Eraser
 from ops.users.flight import Flight
+from ops.users.whom import Whom
 from shared import keys
 from shared.budgets import counter_key
 from shared.ids import uuid7
@@ -85,6 +86,34 @@ async def test_a_waiting_job_leaves_nothing_of_arqs_own_and_lets_the_next_one_go
     assert await state_of(deployment, later) == "queued"
 
 
+async def test_of_what_a_later_message_took_in_that_of_before_goes_and_that_of_later_stays(
+    deployment: Deployment, flight: Flight
+) -> None:
+    merged: dict[str, Any] = {"user": USER, "policy": "merge", "merge_window_s": 5.0}
+    early = await deployment.say(CANARY, **merged)
+    before_us = await flight.now_us()
+    between, last = [await deployment.say(text, **merged) for text in ("i am back", "and well")]
+    taken = f"sb:taken:{last}"
+    assert await deployment.commands.run("LLEN", taken) == 2
+    look = await flight.look(a_user(), before_us)
+    assert (look.jobs, look.live) == ({early}, 0)
+    [left] = await deployment.commands.run("LRANGE", taken, 0, -1)
+    assert left.split(b" ")[1].decode() == between
+
+
+async def test_what_was_taken_in_and_is_gone_does_not_come_back_when_that_ends(
+    deployment: Deployment, flight: Flight
+) -> None:
+    """The later one is quicker to end than a look is to come to it."""
+    merged: dict[str, Any] = {"user": USER, "policy": "merge", "merge_window_s": 5.0}
+    early, last = [await deployment.say(CANARY, **merged) for _ in range(2)]
+    argv = [early, TENANT, "c1", USER, await flight.now_us()]
+    assert await flights._erase(deployment.commands, [keys.job(early)], argv) == [b"gone", 0]
+    await deployment.intake.cancel(TENANT, last)
+    assert await state_of(deployment, last) == "cancelled"
+    assert await deployment.commands.run("EXISTS", keys.job(early)) == 0
+
+
 async def test_a_job_that_is_another_one_by_now_is_looked_at_again(
     deployment: Deployment, flight: Flight, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -150,6 +179,30 @@ async def test_ends_that_wait_are_told_apart(
     look = await flight.look(a_user(), before_us)
     assert look.counts["redis_entries"] == 3
     assert [await deployment.commands.run("XLEN", stream) for stream in (keys.ENDED, UNREADABLE)] == [3, 1]
+
+
+async def test_of_one_conversation_goes_what_names_it_and_nobody_elses(deployment: Deployment, flight: Flight) -> None:
+    """Jobs of no user are not all the same one's."""
+    talks = ("conv-7d0e", "conv-41b9")
+    gone, stays = [await deployment.say("hello", user=None, conversation=talk) for talk in talks]
+    for talk in talks:
+        payload = b'{"conversation_id": "%b"' % talk.encode()
+        await deployment.commands.run("XADD", UNREADABLE, "*", "id", uuid7(), "created_us", "1", "payload", payload)
+    look = await flight.look(Whom(tenant=TENANT, user=None, conversations=["conv-7d0e"]), await flight.now_us())
+    assert (look.jobs, look.counts["redis_entries"]) == ({gone}, 1)
+    assert await state_of(deployment, stays) == "queued"
+    [(_, left)] = await deployment.commands.redis.xrange(UNREADABLE)
+    assert b"conv-41b9" in left[b"payload"]
+
+
+async def test_every_key_is_looked_at_however_many_there_are(
+    deployment: Deployment, flight: Flight, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flights, "PAGE", 10)
+    talks = {f"c{number}" for number in range(100)}
+    await deployment.commands.redis.mset({keys.owner(TENANT, talk): USER for talk in talks})
+    look = await flight.look(a_user(), await flight.now_us())
+    assert look.conversations == talks
 
 
 async def test_of_signs_of_work_those_of_later_stay_and_those_of_another_version(

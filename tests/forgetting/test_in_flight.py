@@ -5,6 +5,7 @@ import signal
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import msgspec
 import pytest
 
 from ops.dead.desk import Desk
@@ -150,6 +151,49 @@ async def test_an_end_that_a_writer_holds_already_is_refused(
     async with deployment.worker():
         await eventually(written)
     assert await everywhere.find(CANARY, USER) == []
+
+
+async def test_an_end_in_a_conversation_that_nobody_knew_of_is_refused_for_its_user(
+    deployment: Deployment, eraser: Eraser, everywhere: Everywhere, eventually: Eventually
+) -> None:
+    """Neither the books nor Redis said that it was theirs."""
+    redis = deployment.commands.redis
+    job_id = await deployment.say(CANARY, user=USER)
+    await deployment.intake.cancel(TENANT, job_id)
+    (held,) = await redis.xrange(keys.ENDED)
+    await redis.flushdb()
+    await erase(eraser, a_user())
+    await redis.xadd(keys.ENDED, held[1])
+
+    async def written() -> bool:
+        return not await redis.xlen(keys.ENDED)
+
+    async with deployment.worker():
+        await eventually(written)
+    assert await everywhere.find(CANARY, USER) == []
+
+
+async def test_what_a_channel_brought_that_a_writer_holds_already_is_refused(
+    deployment: Deployment, eraser: Eraser, everywhere: Everywhere, eventually: Eventually
+) -> None:
+    """Whether it says whom it is about or only names them somewhere."""
+    gone, stays = "16505559917734", "16505558826645"
+    head = {"channel": "ch", "received_us": await eraser._flight.now_us()}
+    rows: list[dict[str, Any]] = []
+    for number, address in enumerate((gone, stays)):
+        rows.append({**head, "message_id": f"m{number}", "state": "read", "recipient": address})
+        rows.append({**head, "digest": f"d{number}", "reason": "r", "payload": {"from": address}})
+    await erase(eraser, a_user(f"whatsapp:{gone}"))
+    held = {"tenant": TENANT, "rows": msgspec.json.encode(rows)}
+    await deployment.commands.redis.xadd(keys.INBOX, held)  # type: ignore[arg-type]
+
+    async def written() -> bool:
+        return not await deployment.commands.redis.xlen(keys.INBOX)
+
+    async with deployment.worker():
+        await eventually(written)
+    assert await everywhere.find(gone) == []
+    assert len(await everywhere.find(stays)) == 2
 
 
 async def test_a_dead_job_can_be_retried_no_more(
