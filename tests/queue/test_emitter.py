@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import msgspec
 import pytest
+from redis.exceptions import ResponseError
 
 from shared.scripts import read_events
 from tests.conftest import Eventually
@@ -192,6 +193,25 @@ async def test_an_end_takes_the_rest_along_after_what_is_under_way(bench: Bench,
     _, events = await read_events(bench.commands, job_id)
     assert [event.type for event in events] == ["job.started", "message.delta", "message.delta", "job.ended"]
     assert calls == [1]
+
+
+async def test_text_that_redis_refuses_is_reported_and_holds_up_no_end(
+    bench: Bench, eventually: Eventually, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def turn(job: Claimed) -> None:
+        worker.emitter.text(job, "hello")
+        await eventually(lambda: "text of 1 jobs not shown: wrong command" in caplog.text)
+
+    async def refused(_worker: str, _events: Sequence[tuple[str, str, str, str]]) -> set[str]:
+        raise ResponseError("wrong command")
+
+    worker = bench.build(turn)
+    worker._open()
+    replace(worker.scripts, emit=refused)
+    async with bench.run(worker):
+        job_id = await bench.accept()
+        assert await eventually(lambda: over(bench, job_id))
+    assert worker.jobs_complete == 1
 
 
 async def over(bench: Bench, job_id: str) -> bool:

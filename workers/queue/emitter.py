@@ -54,7 +54,7 @@ class Emitter:
         return "".join(pieces)
 
     def under_way(self, job: Claimed) -> "asyncio.Future[None] | None":
-        """Done when Redis has answered all that was sent of what `job` said; never raises. None: it has."""
+        """Done when Redis has answered all that was sent of what `job` said, or will not. None: it has."""
         return self._carried.get(job.id)
 
     async def take_back(self, job: Claimed) -> None:
@@ -83,6 +83,8 @@ class Emitter:
             self._sending.add_done_callback(partial(self._sent, list(texts)))
 
     def _sent(self, jobs: list[str], call: "asyncio.Task[None]") -> None:
+        if not call.cancelled() and (error := call.exception()) is not None:
+            logger.error("text of %d jobs not shown: %s", len(jobs), error, exc_info=error)
         for job_id in jobs:
             if self._carried.get(job_id) is call:
                 del self._carried[job_id]
